@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use crate::layer::work::WhiteoutStyle;
+
 /// Everything that the overlay itself has to know about a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -31,6 +33,8 @@ pub struct Config {
     pub squash_uid: Option<u32>,
     /// Every file shows this group, and is created with it (`squash_to_root`, `squash_to_gid=`).
     pub squash_gid: Option<u32>,
+    /// How whiteouts are made (`whiteouts=device|xattr|file`); `None` takes the first that the upper allows.
+    pub whiteouts: Option<WhiteoutStyle>,
     /// Entries kept by the bounded metadata caches.
     pub cache: CacheSizes,
 }
@@ -82,6 +86,7 @@ impl Default for Config {
             noatime: false,
             squash_uid: None,
             squash_gid: None,
+            whiteouts: None,
             cache: CacheSizes::default(),
         }
     }

@@ -1,23 +1,416 @@
-//! The overlay: one method per operation, no FUSE type anywhere in it.
+//! The overlay: what it holds, and how its inodes are reached in the layers. No FUSE type anywhere in it.
+//!
+//! Its operations are in `ops/`, a file for each kind; how a name becomes an inode is in `resolve.rs`.
 
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::process::{Resource, getrlimit};
+
+use crate::at::At;
+use crate::attr::{Attr, Kind};
+use crate::cache::{Caches, DirKey};
 use crate::config::Config;
-use crate::error::{Errno, Error, Result};
+use crate::error::{Context, Errno, Error, Result};
+use crate::handle::{Handles, OpenDir, OpenFile};
+use crate::inode::numbers::{Numbers, ROOT};
+use crate::inode::table::Table;
+use crate::inode::{Inode, Links, Lower, State};
+use crate::layer::marks::{Dialect, Marks, Opaque};
+use crate::layer::work::WorkDir;
+use crate::layer::{Layer, LayerId, LowerDir, Stack};
+use crate::name::Name;
+use crate::sys;
 
 /// A merged tree of layers.
 #[derive(Debug)]
-pub struct Overlay {}
+pub struct Overlay {
+    pub(crate) config: Config,
+    pub(crate) stack: Stack,
+    /// There exactly when the overlay may be written to.
+    pub(crate) work: Option<WorkDir>,
+    pub(crate) dialect: Dialect,
+    pub(crate) numbers: Numbers,
+    pub(crate) table: Table,
+    pub(crate) caches: Caches,
+    pub(crate) files: Handles<OpenFile>,
+    pub(crate) dirs: Handles<OpenDir>,
+    /// The roots of the lower layers.
+    pub(crate) lower_roots: Vec<Arc<LowerDir>>,
+    /// Held while an entry moves from one directory to another, so that no two moves take each other's locks.
+    pub(crate) moves: Mutex<()>,
+    /// One lock for each inode that is being copied up.
+    pub(crate) copy_ups: Mutex<HashMap<u64, Arc<Mutex<()>>>>,
+    /// Descriptors held for unlinked files.
+    pub(crate) orphans: AtomicUsize,
+    pub(crate) max_orphans: usize,
+    /// Whether we may make files that belong to others.
+    pub(crate) may_chown: bool,
+    root: Arc<Inode>,
+    root_fd: Arc<OwnedFd>,
+    owner: (u32, u32),
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Filesystem user id.
+    pub uid: u32,
+    /// Filesystem group id.
+    pub gid: u32,
+    /// Process, or 0 where it is not to be seen from here.
+    pub pid: u32,
+}
 
 impl Overlay {
     /// Opens the layers of `config`.
     ///
     /// # Errors
-    /// What kept a layer from being opened, naming the option and the path.
-    pub fn open(_config: &Config) -> Result<Arc<Self>> {
-        Err(Error::new(Errno::NOSYS, "open"))
+    /// What kept a layer from being opened, naming the option and the path: see [`Layer`] and [`WorkDir::open`].
+    pub fn open(config: &Config) -> Result<Arc<Self>> {
+        let lowers = config.lowers.iter().map(|path| Layer::open_lower(path)).collect::<Result<Vec<_>>>()?;
+        let upper = config.upper.as_deref().map(Layer::open_upper).transpose()?;
+        let wanted = config.userxattr.map(|user| if user { Dialect::User } else { Dialect::Trusted });
+        let work = match (&upper, &config.work) {
+            (Some(upper), Some(work)) if !config.read_only => {
+                Some(WorkDir::open(work, upper, wanted, config.whiteouts, config.volatile)?)
+            }
+            _ => None,
+        };
+        let dialect = match (&work, wanted) {
+            (Some(work), _) => work.dialect(),
+            (None, Some(dialect)) => dialect,
+            (None, None) if sys::creds::is_privileged() => Dialect::Trusted,
+            (None, None) => Dialect::User,
+        };
+        let top = upper.iter().chain(&lowers).next();
+        let top = top.ok_or_else(|| Error::new(Errno::INVAL, "open").because("no lowerdir"))?;
+        let root_fd = top.root().try_clone_to_owned()?;
+        let mut sizes = config.cache;
+        let descriptors = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(1024);
+        let quarter = descriptors / 4;
+        sizes.dirs = sizes.dirs.clamp(1, quarter.max(1));
+        let lower_roots = lower_roots(&lowers, dialect)?;
+        let mut state = State {
+            upper: upper.as_ref().map(|layer| layer.attr.ino),
+            // All roots merge, whatever they say of themselves, as on the kernel.
+            lower: Lower::Dirs(lower_roots.as_slice().into()),
+            ..State::default()
+        };
+        if let Some(upper) = &upper {
+            let marks = Marks::of_upper(At::fd(&upper.root()), dialect).during("read the marks of the upper's root")?;
+            state.flags.impure = marks.impure;
+        }
+        let table = Table::default();
+        // The root is known as long as the overlay lives.
+        let root = table.look_up(Arc::new(Inode::new(ROOT, Kind::Dir, state)));
+        let devices = upper.iter().chain(&lowers).map(|layer| layer.attr.dev);
+        Ok(Arc::new(Self {
+            numbers: Numbers::new(devices),
+            stack: Stack { upper, lowers },
+            work,
+            dialect,
+            table,
+            caches: Caches::new(&sizes),
+            files: Handles::default(),
+            dirs: Handles::default(),
+            lower_roots,
+            moves: Mutex::new(()),
+            copy_ups: Mutex::default(),
+            orphans: AtomicUsize::new(0),
+            max_orphans: quarter,
+            may_chown: sys::creds::may_chown(),
+            root,
+            root_fd: Arc::new(root_fd),
+            owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            config: config.clone(),
+        }))
     }
 
     /// Empties the work directory; to be called once nothing uses the overlay any more.
-    pub fn close(&self) {}
+    pub fn close(&self) {
+        log::info!("{}", self.counters());
+        if let Some(work) = &self.work
+            && let Err(errno) = work.close()
+        {
+            log::warn!("cannot empty the work directory: {errno}");
+        }
+    }
+
+    /// What the caches have done, in one line.
+    pub fn counters(&self) -> String {
+        format!("{} inodes known, {} files open; caches: {}", self.table.len(), self.files.len(), self.caches)
+    }
+
+    /// Logs what the caches have done.
+    pub fn log_counters(&self) {
+        log::warn!("{}", self.counters());
+    }
+
+    /// The metadata caches, with their counters.
+    pub fn caches(&self) -> &Caches {
+        &self.caches
+    }
+
+    /// Whether nothing can be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.work.is_none()
+    }
+
+    /// Whether POSIX ACLs are supported.
+    pub fn has_acls(&self) -> bool {
+        self.config.acl
+    }
+
+    /// The root directory.
+    pub(crate) fn root(&self) -> &Arc<Inode> {
+        &self.root
+    }
+
+    /// The user and group that this process runs as.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        self.owner
+    }
+
+    /// The work directory.
+    ///
+    /// # Errors
+    /// `EROFS` without one.
+    pub(crate) fn work(&self) -> Result<&WorkDir> {
+        self.work.as_ref().ok_or(Error::new(Errno::ROFS, "write"))
+    }
+
+    /// The inode `ino`.
+    ///
+    /// # Errors
+    /// `ESTALE` when the kernel was never told of it.
+    pub(crate) fn inode(&self, ino: u64) -> Result<Arc<Inode>> {
+        self.table.get(ino).ok_or(Error::new(Errno::STALE, "find inode"))
+    }
+
+    /// The upper part of a directory, which has one.
+    ///
+    /// Takes the state locks of the directory and of its ancestors, each for a moment; the caller must not hold one of
+    /// them for writing.
+    ///
+    /// # Errors
+    /// `ENOENT` for a removed directory, `ESTALE` when the upper was changed behind our back.
+    pub(crate) fn upper_dir(&self, dir: &Arc<Inode>) -> Result<Arc<OwnedFd>> {
+        const ATTEMPTS: u32 = 16;
+        let mut result = Err(Error::new(Errno::STALE, "open upper directory"));
+        for _ in 0..ATTEMPTS {
+            result = self.try_upper_dir(dir);
+            match &result {
+                // An ancestor was renamed on the way.
+                Err(error) if matches!(error.errno(), Errno::STALE | Errno::NOENT | Errno::NOTDIR) => {}
+                _ => break,
+            }
+            if dir.state.read_recursive().links.as_slice().is_empty() {
+                break;
+            }
+        }
+        result
+    }
+
+    fn try_upper_dir(&self, dir: &Arc<Inode>) -> Result<Arc<OwnedFd>> {
+        let mut below: Vec<(Arc<Inode>, Name)> = Vec::new();
+        let mut current = Arc::clone(dir);
+        let mut fd = loop {
+            if current.ino == ROOT {
+                break Arc::clone(&self.root_fd);
+            }
+            if let Some(fd) = self.caches.dirs.get(&DirKey::Upper(current.ino)) {
+                break fd;
+            }
+            let (parent, name) = {
+                let state = current.state.read_recursive();
+                if let Some(orphan) = state.orphan() {
+                    break Arc::clone(orphan);
+                }
+                let link = state.links.as_slice().first().ok_or(Error::new(Errno::NOENT, "open upper directory"))?;
+                (Arc::clone(&link.parent), link.name.clone())
+            };
+            below.push((current, name));
+            current = parent;
+        };
+        for (inode, name) in below.into_iter().rev() {
+            let at = At::new(&fd, name.as_bytes());
+            let opened = at.open(OFlags::PATH | OFlags::DIRECTORY).during("open upper directory")?;
+            // A rename between reading the name and opening it would show another directory.
+            let attr = At::fd(&opened).attr().during("open upper directory")?;
+            if inode.state.read_recursive().upper != Some(attr.ino) {
+                return Err(Error::new(Errno::STALE, "open upper directory"));
+            }
+            fd = Arc::new(opened);
+            self.caches.dirs.put(DirKey::Upper(inode.ino), Arc::clone(&fd));
+        }
+        Ok(fd)
+    }
+
+    /// A directory of a lower layer.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub(crate) fn lower_dir(&self, dir: &Arc<LowerDir>) -> Result<Arc<OwnedFd>> {
+        let mut below: Vec<&Arc<LowerDir>> = Vec::new();
+        let mut current = dir;
+        let mut fd = loop {
+            if let Some(fd) = self.caches.dirs.get(&DirKey::Lower(current.id)) {
+                break fd;
+            }
+            match &current.place {
+                Some((parent, _)) => {
+                    below.push(current);
+                    current = parent;
+                }
+                None => {
+                    let layer = self.stack.lower(current.layer).ok_or(Error::new(Errno::IO, "find layer"))?;
+                    let root = Arc::new(layer.root().try_clone_to_owned()?);
+                    self.caches.dirs.put(DirKey::Lower(current.id), Arc::clone(&root));
+                    break root;
+                }
+            }
+        };
+        for dir in below.into_iter().rev() {
+            let Some((_, name)) = &dir.place else { continue };
+            let at = At::new(&fd, name.as_bytes());
+            fd = Arc::new(at.open(OFlags::PATH | OFlags::DIRECTORY).during("open lower directory")?);
+            self.caches.dirs.put(DirKey::Lower(dir.id), Arc::clone(&fd));
+        }
+        Ok(fd)
+    }
+
+    /// Calls `f` with the object that gives an inode its attributes, and whether it is in the upper. Its names cannot
+    /// change meanwhile.
+    ///
+    /// # Errors
+    /// Those of `f`; `ESTALE` for an inode of which nothing is left.
+    pub(crate) fn with_real<T>(
+        &self,
+        inode: &Arc<Inode>,
+        f: impl FnOnce(At<'_>, bool) -> Result<T, Errno>,
+        operation: &'static str,
+    ) -> Result<T> {
+        let state = inode.state.read();
+        self.with_real_of(inode, &state, f, operation)
+    }
+
+    /// As [`Overlay::with_real`], for who holds the state's lock.
+    ///
+    /// # Errors
+    /// As [`Overlay::with_real`].
+    pub(crate) fn with_real_of<T>(
+        &self,
+        inode: &Arc<Inode>,
+        state: &State,
+        f: impl FnOnce(At<'_>, bool) -> Result<T, Errno>,
+        operation: &'static str,
+    ) -> Result<T> {
+        if state.upper.is_none() {
+            return match &state.lower {
+                Lower::File(dir, name) => f(At::new(&self.lower_dir(dir)?, name.as_bytes()), false),
+                Lower::Dirs(dirs) => match dirs.first() {
+                    Some(dir) => f(At::fd(&self.lower_dir(dir)?), false),
+                    None => Err(Errno::STALE),
+                },
+                Lower::None => Err(Errno::STALE),
+            }
+            .during(operation);
+        }
+        if inode.ino == ROOT {
+            return f(At::fd(&self.root_fd), true).during(operation);
+        }
+        if let Some(orphan) = state.orphan() {
+            return f(At::fd(orphan), true).during(operation);
+        }
+        if let Some(link) = state.links.as_slice().iter().find(|link| link.in_upper) {
+            return f(At::new(&self.upper_dir(&link.parent)?, link.name.as_bytes()), true).during(operation);
+        }
+        match (state.index(), &self.work) {
+            (Some(index), Some(work)) => f(At::new(&work.index(), index), true).during(operation),
+            _ => Err(Error::new(Errno::STALE, operation)),
+        }
+    }
+
+    /// Forgets what is cached of an inode's attributes.
+    pub(crate) fn touched(&self, inode: &Inode) {
+        self.caches.attrs.remove(&inode.ino);
+    }
+
+    /// Forgets what is cached of a directory, of which `name` has changed.
+    pub(crate) fn changed(&self, dir: &Inode, name: &[u8]) {
+        self.caches.names.remove(dir.ino, name);
+        self.caches.listings.remove(dir.ino);
+        self.caches.attrs.remove(&dir.ino);
+    }
+
+    /// Keeps the upper file of an inode whose last name goes away, so that who has it open can go on.
+    ///
+    /// To be called before the name goes. With too many of them, only what is open already goes on.
+    pub(crate) fn hold_orphan(&self, at: At<'_>) -> Option<Arc<OwnedFd>> {
+        if self.orphans.load(Ordering::Relaxed) >= self.max_orphans {
+            return None;
+        }
+        let fd = at.open(OFlags::PATH).ok()?;
+        self.orphans.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::new(fd))
+    }
+
+    /// Lets go of what an inode holds that nobody knows any more.
+    pub(crate) fn let_go(&self, inode: &Inode) {
+        let orphan = inode.state.write().extra.as_mut().and_then(|extra| extra.orphan.take());
+        if orphan.is_some() {
+            self.orphans.fetch_sub(1, Ordering::Relaxed);
+        }
+        if inode.is_dir() {
+            self.caches.dirs.remove(&DirKey::Upper(inode.ino));
+        }
+    }
+
+    /// An inode's attributes as shown, from those of the object that gives them.
+    pub(crate) fn shown(&self, inode: &Inode, state: &State, mut attr: Attr) -> Attr {
+        // The root's node id is fixed, its number is not.
+        attr.ino = if inode.ino == ROOT { self.numbers.number(&attr) } else { inode.ino };
+        attr.nlink = match inode.kind {
+            Kind::Dir => {
+                let parts = state.lower_dirs().len().saturating_add(usize::from(state.upper.is_some()));
+                // As the kernel: the subdirectories of a merged directory are not counted.
+                if self.config.static_nlink || parts > 1 { 1 } else { attr.nlink }
+            }
+            _ => match state.nlink() {
+                Some(nlink) => nlink,
+                None if state.upper.is_none() && attr.nlink == 1 && is_unlinked(inode, state) => 0,
+                None => attr.nlink,
+            },
+        };
+        attr.uid = self.config.squash_uid.unwrap_or(attr.uid);
+        attr.gid = self.config.squash_gid.unwrap_or(attr.gid);
+        attr
+    }
+}
+
+fn is_unlinked(inode: &Inode, state: &State) -> bool {
+    inode.ino != ROOT && matches!(state.links, Links::None)
+}
+
+fn lower_roots(lowers: &[Layer], dialect: Dialect) -> Result<Vec<Arc<LowerDir>>> {
+    let root = |(index, layer): (usize, &Layer)| {
+        let marks = Marks::of_lower(At::fd(&layer.root()), dialect).during("read the marks of a layer's root")?;
+        let id = LayerId::try_from(index).map_err(|_| Error::new(Errno::TOOBIG, "number the layers"))?;
+        Ok(LowerDir::root(id, marks.opaque == Opaque::XattrWhiteouts))
+    };
+    lowers.iter().enumerate().map(root).collect()
+}
+
+/// Opens a directory for listing, without moving its access time where that is allowed.
+pub(crate) fn open_listing(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match fs::openat(dir.as_fd(), ".", flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => fs::openat(dir.as_fd(), ".", flags, Mode::empty()),
+        result => result,
+    }
 }

@@ -1,0 +1,216 @@
+//! An object in a layer, named by a directory descriptor and one component: how every layer is reached.
+//!
+//! One component and `O_NOFOLLOW` keep every access inside the layer, whatever symlinks it holds. Calls that Linux
+//! offers for paths only go through `/proc/self/fd/N/NAME`.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, StatxFlags, Timestamps, Uid, XattrFlags};
+
+use crate::attr::Attr;
+use crate::error::Errno;
+
+/// The largest value and the largest list of names that Linux allows, in bytes.
+const XATTR_MAX: usize = 65_536;
+
+/// An object: `name` in `dir`, or `dir` itself (an `O_PATH` descriptor of any type) when `name` is empty.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a [u8],
+}
+
+impl<'a> At<'a> {
+    /// The entry `name` of the directory `dir`.
+    pub fn new(dir: &'a impl AsFd, name: &'a [u8]) -> Self {
+        Self { dir: dir.as_fd(), name }
+    }
+
+    /// The object that `fd` is open on.
+    pub fn fd(fd: &'a impl AsFd) -> Self {
+        Self { dir: fd.as_fd(), name: b"" }
+    }
+
+    /// The directory descriptor.
+    pub fn dir(&self) -> BorrowedFd<'a> {
+        self.dir
+    }
+
+    /// The name in the directory; empty for the descriptor itself.
+    pub fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    fn flags(&self) -> AtFlags {
+        if self.name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW }
+    }
+
+    fn proc_path(&self) -> Vec<u8> {
+        let mut path = format!("/proc/self/fd/{}", self.dir.as_raw_fd()).into_bytes();
+        if !self.name.is_empty() {
+            path.push(b'/');
+            path.extend_from_slice(self.name);
+        }
+        path
+    }
+
+    /// The object's attributes in its layer.
+    ///
+    /// # Errors
+    /// Those of statx(2); `ENOENT` where there is none.
+    pub fn attr(&self) -> Result<Attr, Errno> {
+        Ok(fs::statx(self.dir, self.name, self.flags(), StatxFlags::BASIC_STATS)?.into())
+    }
+
+    /// The object's attributes, or `None` where there is no such name.
+    ///
+    /// # Errors
+    /// Those of statx(2), without `ENOENT` and what a name that cannot exist gives.
+    pub fn find(&self) -> Result<Option<Attr>, Errno> {
+        match self.attr() {
+            Ok(attr) => Ok(Some(attr)),
+            Err(Errno::NOENT | Errno::NAMETOOLONG | Errno::NOTDIR | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Opens the object without following a symlink.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        if self.name.is_empty() {
+            // A descriptor's entry in /proc is a link to the very object, even when its name is gone.
+            fs::open(self.proc_path(), flags, Mode::empty())
+        } else {
+            fs::openat(self.dir, self.name, flags | OFlags::NOFOLLOW, Mode::empty())
+        }
+    }
+
+    /// Opens the object for reading its data without moving its access time, where that is allowed.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn open_noatime(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        match self.open(flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => self.open(flags),
+            result => result,
+        }
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// Those of readlinkat(2).
+    pub fn read_link(&self) -> Result<Vec<u8>, Errno> {
+        Ok(fs::readlinkat(self.dir, self.name, Vec::with_capacity(256))?.into_bytes())
+    }
+
+    /// Sets permission bits; never called on a symlink.
+    ///
+    /// # Errors
+    /// Those of chmod(2).
+    pub fn chmod(&self, mode: u32) -> Result<(), Errno> {
+        fs::chmod(self.proc_path(), Mode::from_raw_mode(mode & 0o7777))
+    }
+
+    /// Sets owner and group; `None` keeps.
+    ///
+    /// # Errors
+    /// Those of fchownat(2).
+    pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        fs::chownat(self.dir, self.name, uid.map(Uid::from_raw), gid.map(Gid::from_raw), self.flags())
+    }
+
+    /// Sets access and modification time.
+    ///
+    /// # Errors
+    /// Those of utimensat(2).
+    pub fn set_times(&self, times: &Timestamps) -> Result<(), Errno> {
+        if self.name.is_empty() {
+            fs::utimensat(fs::CWD, self.proc_path(), times, AtFlags::empty())
+        } else {
+            fs::utimensat(self.dir, self.name, times, AtFlags::SYMLINK_NOFOLLOW)
+        }
+    }
+
+    /// The value of an extended attribute, or `None` where it has none or the filesystem knows none.
+    ///
+    /// # Errors
+    /// Those of lgetxattr(2), without `ENODATA` and `EOPNOTSUPP`.
+    pub fn xattr(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        match self.xattr_strict(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// Those of lgetxattr(2).
+    pub fn xattr_strict(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let path = self.proc_path();
+        retry_with_room(256, |buf| {
+            if self.name.is_empty() { fs::getxattr(&path, name, buf) } else { fs::lgetxattr(&path, name, buf) }
+        })
+    }
+
+    /// The names of all extended attributes, each ended by a NUL; empty where the filesystem knows none.
+    ///
+    /// # Errors
+    /// Those of llistxattr(2), without `EOPNOTSUPP`.
+    pub fn xattr_names(&self) -> Result<Vec<u8>, Errno> {
+        let path = self.proc_path();
+        let list = retry_with_room(512, |buf| {
+            if self.name.is_empty() { fs::listxattr(&path, buf) } else { fs::llistxattr(&path, buf) }
+        });
+        match list {
+            Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// Sets an extended attribute.
+    ///
+    /// # Errors
+    /// Those of lsetxattr(2).
+    pub fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
+        let path = self.proc_path();
+        if self.name.is_empty() {
+            fs::setxattr(&path, name, value, flags)
+        } else {
+            fs::lsetxattr(&path, name, value, flags)
+        }
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// Those of lremovexattr(2).
+    pub fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
+        let path = self.proc_path();
+        if self.name.is_empty() { fs::removexattr(&path, name) } else { fs::lremovexattr(&path, name) }
+    }
+}
+
+/// Calls `read` with a small buffer first, then with the largest that Linux may need.
+fn retry_with_room(first: usize, read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buf = vec![0; first];
+    let len = match read(&mut buf) {
+        Err(Errno::RANGE) => {
+            buf = vec![0; XATTR_MAX];
+            read(&mut buf)?
+        }
+        result => result?,
+    };
+    buf.truncate(len);
+    Ok(buf)
+}
+
+/// Splits a list of names that are each ended by a NUL.
+pub fn split_names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == 0).filter(|name| !name.is_empty())
+}

@@ -1,0 +1,310 @@
+//! Copy-up: before the first change, a lower object gets its part in the upper.
+//!
+//! Parents first. The copy is staged in the work directory and published by one rename, so that nobody ever sees half of
+//! it. No lock that others need is held while data moves.
+
+mod data;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+
+use crate::at::{At, split_names};
+use crate::attr::{Attr, Kind};
+use crate::error::{Context, Errno, Error, Result};
+use crate::inode::{Inode, Link, Lower};
+use crate::layer::marks::Mark;
+use crate::layer::work::{Staged, WorkDir};
+use crate::name::Name;
+use crate::overlay::Overlay;
+use crate::sys::{creds, fileattr};
+use crate::times;
+
+/// How much of a file's data its copy needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// All of it.
+    Keep,
+    /// None: it is truncated next.
+    Drop,
+}
+
+impl Overlay {
+    /// Gives `inode`, and the directories above it, a part in the upper.
+    ///
+    /// # Errors
+    /// `EROFS` on a read-only mount; whatever keeps the copy from being complete, and then nothing has changed.
+    pub(crate) fn copy_up(&self, inode: &Arc<Inode>, data: Data) -> Result<()> {
+        let work = self.work()?;
+        // From the object up to the first directory that is in the upper, and back down. No recursion: trees are deep.
+        let mut below = Vec::new();
+        let mut current = Arc::clone(inode);
+        loop {
+            let parent = {
+                let state = current.state.read();
+                if state.upper.is_some() {
+                    break;
+                }
+                state.links.as_slice().first().map(|link| Arc::clone(&link.parent))
+            };
+            below.push(current);
+            match parent {
+                Some(parent) => current = parent,
+                None => break,
+            }
+        }
+        for inode in below.iter().rev() {
+            self.copy_up_one(work, inode, data)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a change of `ino` has to copy data first, which may take long.
+    pub fn must_copy_data(&self, ino: u64) -> bool {
+        self.table.get(ino).is_some_and(|inode| inode.kind == Kind::File && inode.state.read().upper.is_none())
+    }
+
+    /// Gives a name of an indexed inode its entry in the upper.
+    ///
+    /// # Errors
+    /// Those of linkat(2).
+    pub(crate) fn link_up(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &Name) -> Result<()> {
+        let work = self.work()?;
+        self.copy_up(parent, Data::Keep)?;
+        let dir = self.upper_dir(parent)?;
+        self.mark_impure(parent, dir.as_fd())?;
+        let mut state = inode.state.write();
+        let known = state.links.find(parent, name.as_bytes()).map(|link| link.in_upper);
+        let (Some(false), Some(index)) = (known, state.index()) else { return Ok(()) };
+        let times = times::of(At::fd(&dir)).during("stat")?;
+        fs::linkat(work.index(), index, &dir, name.as_bytes(), AtFlags::empty()).during("link from the index")?;
+        At::fd(&dir).set_times(&times).during("restore times")?;
+        state.links.add(Link { parent: Arc::clone(parent), name: name.clone(), in_upper: true });
+        drop(state);
+        self.touched(inode);
+        Ok(())
+    }
+
+    fn copy_up_one(&self, work: &WorkDir, inode: &Arc<Inode>, data: Data) -> Result<()> {
+        let gate = Arc::clone(self.copy_ups.lock().entry(inode.ino).or_default());
+        let guard = gate.lock();
+        let result = self.copy_up_gated(work, inode, data);
+        drop(guard);
+        let mut gates = self.copy_ups.lock();
+        // The map and this call hold it: nobody else waits.
+        if Arc::strong_count(&gate) <= 2 {
+            gates.remove(&inode.ino);
+        }
+        drop(gates);
+        result
+    }
+
+    fn copy_up_gated(&self, work: &WorkDir, inode: &Arc<Inode>, data: Data) -> Result<()> {
+        let (lower, extra) = {
+            let state = inode.state.read();
+            if state.upper.is_some() {
+                return Ok(());
+            }
+            (state.lower.clone(), (state.flags.immutable, state.flags.append_only))
+        };
+        let (dir, name) = match &lower {
+            Lower::File(dir, name) => (dir, name),
+            Lower::Dirs(dirs) => match dirs.first().and_then(|dir| dir.place.as_ref()) {
+                Some((dir, name)) => (dir, name),
+                None => return Err(Error::new(Errno::STALE, "copy up")),
+            },
+            Lower::None => return Err(Error::new(Errno::STALE, "copy up")),
+        };
+        let dir_fd = self.lower_dir(dir)?;
+        let source = At::new(&dir_fd, name.as_bytes());
+        let attr = source.attr().during("stat for copy-up")?;
+        log::debug!("copy up {}", name.as_bytes().escape_ascii());
+        let origin = self.origin_of(dir, name, &attr)?;
+        let staged = self.stage_copy(work, source, &attr, data)?;
+        self.stage_attributes(staged.at(), source, &attr, extra)?;
+        self.dialect.set(staged.at(), Mark::Origin, &origin.encode()).during("set the origin mark")?;
+        let mut index = None;
+        if inode.kind != Kind::Dir && attr.nlink > 1 {
+            self.dialect.set(staged.at(), Mark::Nlink, b"L+0").during("set the link count mark")?;
+            index = Some((origin.index_name(), attr.nlink));
+        }
+        self.publish(inode, staged, index)
+    }
+
+    /// Makes an object of the same type, and copies its data.
+    fn stage_copy<'w>(&self, work: &'w WorkDir, source: At<'_>, attr: &Attr, data: Data) -> Result<Staged<'w>> {
+        let (uid, gid) = self.owner();
+        creds::assume(creds::Creds { uid, gid, umask: 0 }).during("take ids")?;
+        let node = |kind: FileType| {
+            let rdev = if matches!(kind, FileType::BlockDevice | FileType::CharacterDevice) {
+                fs::makedev(attr.rdev.0, attr.rdev.1)
+            } else {
+                0
+            };
+            work.stage(|dir, name| fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, rdev))
+        };
+        let (staged, ()) = match attr.kind() {
+            Kind::File => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+                let (staged, file) =
+                    work.stage(|dir, name| fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))?;
+                let source = source.open_noatime(OFlags::RDONLY).during("open for copy-up")?;
+                if data == Data::Keep {
+                    data::copy(&source, &file, attr.size)?;
+                }
+                copy_flags(source.as_fd(), file.as_fd())?;
+                if self.syncs() {
+                    fs::fsync(&file).during("sync the copy")?;
+                }
+                (staged, ())
+            }
+            Kind::Dir => work.stage(|dir, name| fs::mkdirat(dir, name, Mode::RWXU))?,
+            Kind::Symlink => {
+                let target = source.read_link().during("read the symlink")?;
+                work.stage(|dir, name| fs::symlinkat(target.as_slice(), dir, name))?
+            }
+            Kind::Fifo => node(FileType::Fifo)?,
+            Kind::Socket => node(FileType::Socket)?,
+            Kind::Char => node(FileType::CharacterDevice)?,
+            Kind::Block => node(FileType::BlockDevice)?,
+        };
+        Ok(staged)
+    }
+
+    /// Gives the copy the owner, mode, attributes and times of its source. In this order: a change of owner takes set-id
+    /// bits and capabilities away, and everything moves times.
+    fn stage_attributes(&self, copy: At<'_>, source: At<'_>, attr: &Attr, marked: (bool, bool)) -> Result<()> {
+        if (attr.uid, attr.gid) != self.owner() {
+            copy.chown(Some(attr.uid), Some(attr.gid)).during("copy the owner")?;
+        }
+        if attr.kind() != Kind::Symlink {
+            copy.chmod(attr.mode).during("copy the mode")?;
+        }
+        for name in split_names(&source.xattr_names().during("list attributes")?) {
+            if self.dialect.is_private(name) {
+                continue;
+            }
+            let Some(value) = source.xattr(name).during("read an attribute")? else { continue };
+            match copy.set_xattr(name, &value, XattrFlags::empty()) {
+                Ok(()) => {}
+                // As on the kernel: what the upper cannot store is dropped, unless access depends on it.
+                Err(Errno::OPNOTSUPP) if !is_needed(name) => {}
+                Err(errno) => {
+                    return Err(Error::new(errno, "copy the attribute").on(name.escape_ascii().to_string()));
+                }
+            }
+        }
+        if let Some(letters) = protected_letters(marked.0, marked.1) {
+            self.dialect.set(copy, Mark::ProtAttr, letters).during("set the flags mark")?;
+        }
+        copy.set_times(&times::exact(attr.atime, attr.mtime)).during("copy the times")
+    }
+
+    /// Whether changes are to reach the disk before they are told to have happened.
+    pub(crate) fn syncs(&self) -> bool {
+        self.config.fsync && !self.config.volatile
+    }
+
+    /// Publishes the copy under a name of the inode, while none can change, and notes that the inode has its part in the
+    /// upper.
+    ///
+    /// The copy of a lower hard link goes to the index first, under the handle of its lower inode, and from there to the
+    /// name by which it was reached; the other names find it in the index. The copy of an unlinked file has no name
+    /// either, only a descriptor.
+    fn publish(&self, inode: &Arc<Inode>, staged: Staged<'_>, index: Option<(Vec<u8>, u32)>) -> Result<()> {
+        let work = self.work()?;
+        let upper = staged.at().attr().during("stat the copy")?.ino;
+        loop {
+            let Some(link) = inode.state.read().links.as_slice().first().cloned() else {
+                let mut state = inode.state.write();
+                if !state.links.as_slice().is_empty() {
+                    continue;
+                }
+                let orphan = staged.at().open(OFlags::PATH).during("open the copy")?;
+                self.orphans.fetch_add(1, Ordering::Relaxed);
+                state.upper = Some(upper);
+                state.extra_mut().orphan = Some(Arc::new(orphan));
+                drop(state);
+                self.touched(inode);
+                return Ok(());
+            };
+            // Renamed to where nothing was copied up yet, while data moved.
+            self.copy_up(&link.parent, Data::Keep)?;
+            let dir = self.upper_dir(&link.parent)?;
+            let entries = link.parent.entries.lock();
+            self.mark_impure(&link.parent, dir.as_fd())?;
+            let times = times::of(At::fd(&dir)).during("stat")?;
+            let mut state = inode.state.write();
+            if state.links.find(&link.parent, link.name.as_bytes()).is_none() {
+                drop(state);
+                drop(entries);
+                continue;
+            }
+            let name = link.name.as_bytes();
+            match &index {
+                None => staged.commit(dir.as_fd(), name, RenameFlags::NOREPLACE)?,
+                Some((index, _)) => {
+                    staged.commit(work.index(), index, RenameFlags::NOREPLACE)?;
+                    fs::linkat(work.index(), index.as_slice(), &dir, name, AtFlags::empty())
+                        .during("link from the index")?;
+                }
+            }
+            state.upper = Some(upper);
+            state.flags.has_origin = true;
+            if let Some((index, nlink)) = index {
+                let extra = state.extra_mut();
+                extra.index = Some(index);
+                extra.nlink = Some(nlink);
+            }
+            state.links.add(Link { in_upper: true, ..link.clone() });
+            drop(state);
+            At::fd(&dir).set_times(&times).during("restore times")?;
+            self.touched(inode);
+            return Ok(());
+        }
+    }
+
+    /// Marks an upper directory as one whose entries may come from elsewhere, so that their numbers are looked up.
+    ///
+    /// # Errors
+    /// Those of setxattr(2).
+    pub(crate) fn mark_impure(&self, parent: &Arc<Inode>, dir: BorrowedFd<'_>) -> Result<()> {
+        if parent.state.read().flags.impure {
+            return Ok(());
+        }
+        self.dialect.set(At::fd(&dir), Mark::Impure, b"y").during("set the impure mark")?;
+        parent.state.write().flags.impure = true;
+        Ok(())
+    }
+}
+
+/// Attributes without which a copy would give other access than its source.
+fn is_needed(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_") || name == b"security.capability"
+}
+
+/// The value of the flags mark.
+pub(crate) fn protected_letters(immutable: bool, append_only: bool) -> Option<&'static [u8]> {
+    match (immutable, append_only) {
+        (true, true) => Some(b"ai"),
+        (true, false) => Some(b"i"),
+        (false, true) => Some(b"a"),
+        (false, false) => None,
+    }
+}
+
+/// Copies the flags that the kernel's overlayfs copies to the file itself.
+fn copy_flags(source: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Result<()> {
+    /// `FS_SYNC_FL` and `FS_NOATIME_FL`.
+    const KEPT: u32 = 0x8 | 0x80;
+    match fileattr::get_flags(source) {
+        Ok(flags) if flags & KEPT != 0 => {
+            let own = fileattr::get_flags(copy).during("read file flags")?;
+            fileattr::set_flags(copy, own | (flags & KEPT)).during("copy file flags")
+        }
+        // A filesystem that has no flags has none to keep.
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,85 @@
+//! Open files and directories, by the number that the kernel hands back.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::OFlags;
+
+use crate::inode::Inode;
+use crate::listing::Listing;
+
+/// An open file.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// What it is open on.
+    pub inode: Arc<Inode>,
+    /// The flags with which its backing file is opened.
+    pub flags: OFlags,
+    /// The backing file; replaced by the upper's when the inode is copied up.
+    pub backing: RwLock<Backing>,
+}
+
+/// The file of a layer behind an open file.
+#[derive(Debug, Clone)]
+pub struct Backing {
+    /// The open file.
+    pub fd: Arc<OwnedFd>,
+    /// It lies in the upper layer.
+    pub in_upper: bool,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct OpenDir {
+    /// What it is open on.
+    pub inode: Arc<Inode>,
+    /// What it lists, from the last time it was read from its beginning.
+    pub listing: Mutex<Option<Arc<Listing>>>,
+}
+
+/// Handles of one kind.
+///
+/// A leaf among the locks: held for a moment, never across a syscall.
+#[derive(Debug)]
+pub struct Handles<T> {
+    open: RwLock<HashMap<u64, Arc<T>>>,
+    next: AtomicU64,
+}
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self { open: RwLock::default(), next: AtomicU64::new(1) }
+    }
+}
+
+impl<T> Handles<T> {
+    /// Numbers a new handle.
+    pub fn add(&self, handle: T) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.write().insert(number, Arc::new(handle));
+        number
+    }
+
+    /// The handle `number`.
+    pub fn get(&self, number: u64) -> Option<Arc<T>> {
+        self.open.read().get(&number).cloned()
+    }
+
+    /// Ends the handle `number`.
+    pub fn remove(&self, number: u64) -> Option<Arc<T>> {
+        self.open.write().remove(&number)
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.read().len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

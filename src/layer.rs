@@ -1,0 +1,167 @@
+//! Layers: the directories that an overlay is made of. Fixed once mounted.
+
+pub mod marks;
+pub mod origin;
+pub mod work;
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use rustix::fs::{self, Mode, OFlags};
+
+use crate::at::At;
+use crate::attr::Attr;
+use crate::error::{Error, Result};
+use crate::name::Name;
+use crate::sys;
+
+/// A layer's number: its place in the list of lowers, topmost first.
+pub type LayerId = u16;
+
+/// One directory of a stack.
+#[derive(Debug)]
+pub struct Layer {
+    root: OwnedFd,
+    /// Where it was opened, for messages.
+    pub path: PathBuf,
+    /// The attributes of its root when it was opened.
+    pub attr: Attr,
+    /// The UUID of its filesystem, or zeros where it has none.
+    pub uuid: [u8; 16],
+    /// The type of its filesystem (`f_type` of statfs(2)).
+    pub magic: u64,
+}
+
+impl Layer {
+    /// Opens a lower layer. With the privilege to do so, through a clone of its mount that even the kernel holds
+    /// read-only.
+    ///
+    /// # Errors
+    /// Those of open(2), naming `path` as `lowerdir=`.
+    pub fn open_lower(path: &Path) -> Result<Self> {
+        let mut layer = Self::open(path, "lowerdir")?;
+        match sys::tree::read_only_clone(layer.root.as_fd()) {
+            Ok(clone) => layer.root = clone,
+            Err(errno) => log::debug!("{}: no private mount: {errno}", path.display()),
+        }
+        Ok(layer)
+    }
+
+    /// Opens the upper layer.
+    ///
+    /// # Errors
+    /// Those of open(2), naming `path` as `upperdir=`.
+    pub fn open_upper(path: &Path) -> Result<Self> {
+        Self::open(path, "upperdir")
+    }
+
+    fn open(path: &Path, option: &str) -> Result<Self> {
+        let named = |errno| Error::new(errno, "open").on(subject(option, path));
+        let root = fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(named)?;
+        let attr = At::fd(&root).attr().map_err(named)?;
+        let magic = fs::fstatfs(&root).map_err(named)?.f_type as u64;
+        // The ioctl needs a real descriptor; without one, origins carry a zero UUID.
+        let uuid = fs::openat(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|fd| sys::fileattr::filesystem_uuid(fd.as_fd()))
+            .unwrap_or_default();
+        Ok(Self { root, path: path.to_owned(), attr, uuid, magic })
+    }
+
+    /// The layer's root directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// How an option and its path are named in a message: `lowerdir=/a/b`.
+pub fn subject(option: &str, path: &Path) -> String {
+    format!("{option}={}", path.display())
+}
+
+/// The layers of one overlay.
+#[derive(Debug)]
+pub struct Stack {
+    /// The writable layer.
+    pub upper: Option<Layer>,
+    /// The read-only layers, topmost first; never empty.
+    pub lowers: Vec<Layer>,
+}
+
+impl Stack {
+    /// The lower layer with number `id`.
+    pub fn lower(&self, id: LayerId) -> Option<&Layer> {
+        self.lowers.get(usize::from(id))
+    }
+}
+
+/// A directory of a lower layer. What it is called there never changes, as the layer does not.
+#[derive(Debug)]
+pub struct LowerDir {
+    /// Tells lower directories apart.
+    pub id: u64,
+    /// The layer that it lies in.
+    pub layer: LayerId,
+    /// The directory that holds it, and its name there; `None` for the layer's root.
+    pub place: Option<(Arc<LowerDir>, Name)>,
+    /// It may hold zero-size files that an xattr makes whiteouts (`opaque=x`).
+    pub xattr_whiteouts: bool,
+    /// Whether it holds `.wh.` names, once that is known.
+    dot_whiteouts: AtomicU8,
+}
+
+const UNKNOWN: u8 = 0;
+const SOME: u8 = 1;
+const NONE: u8 = 2;
+
+impl LowerDir {
+    /// The root of the layer `layer`.
+    pub fn root(layer: LayerId, xattr_whiteouts: bool) -> Arc<Self> {
+        Self::make(layer, None, xattr_whiteouts)
+    }
+
+    /// The directory `name` in `parent`.
+    pub fn child(parent: &Arc<Self>, name: Name, xattr_whiteouts: bool) -> Arc<Self> {
+        Self::make(parent.layer, Some((Arc::clone(parent), name)), xattr_whiteouts)
+    }
+
+    fn make(layer: LayerId, place: Option<(Arc<Self>, Name)>, xattr_whiteouts: bool) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { id, layer, place, xattr_whiteouts, dot_whiteouts: AtomicU8::new(UNKNOWN) })
+    }
+
+    /// Whether a `.wh.` name has to be looked for here.
+    pub fn may_hold_dot_whiteouts(&self) -> bool {
+        self.dot_whiteouts.load(Ordering::Relaxed) != NONE
+    }
+
+    /// Notes what a full listing has shown.
+    pub fn set_dot_whiteouts(&self, some: bool) {
+        self.dot_whiteouts.store(if some { SOME } else { NONE }, Ordering::Relaxed);
+    }
+
+    /// The path below the layer's root, for messages.
+    pub fn path(&self) -> PathBuf {
+        let mut names = Vec::new();
+        let mut dir = self;
+        while let Some((parent, name)) = &dir.place {
+            names.push(OsStr::from_bytes(name.as_bytes()));
+            dir = parent;
+        }
+        names.into_iter().rev().collect()
+    }
+}
+
+impl Drop for LowerDir {
+    fn drop(&mut self) {
+        // A chain of directories thousands deep must not be dropped by recursion.
+        let mut next = self.place.take();
+        while let Some((parent, _)) = next {
+            next = Arc::into_inner(parent).and_then(|mut dir| dir.place.take());
+        }
+    }
+}

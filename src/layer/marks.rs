@@ -1,0 +1,262 @@
+//! The on-disk format of an overlay: how layers say that a name is hidden, a directory opaque or renamed.
+//!
+//! Extended attributes as the kernel names them (Documentation/filesystems/overlayfs.rst): `trusted.overlay.*`, or
+//! `user.overlay.*` where the overlay has no privilege.
+
+use rustix::fs::XattrFlags;
+
+use crate::at::{At, split_names};
+use crate::error::Errno;
+use crate::name::Name;
+
+/// The prefix of a name that hides the rest of it in the layers below, as AUFS and OCI images have it.
+pub const DOT_WHITEOUT: &[u8] = b".wh.";
+/// The name that makes the directory it lies in opaque.
+pub const DOT_OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Which extended attributes carry an overlay's marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `trusted.overlay.*`.
+    Trusted,
+    /// `user.overlay.*` (`userxattr`).
+    User,
+}
+
+/// A mark, without its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// `y`: the directory hides what lies below it. `x`: it may hold xattr whiteouts.
+    Opaque,
+    /// A zero-size file that hides its name.
+    Whiteout,
+    /// The path or name under which the layers below know this directory.
+    Redirect,
+    /// Only the attributes were copied up; the data is in a layer below.
+    Metacopy,
+    /// The file handle of the lower inode that was copied up.
+    Origin,
+    /// The directory holds entries that came from elsewhere than their name says.
+    Impure,
+    /// The overlay's link count, relative to that of a layer.
+    Nlink,
+    /// `i` and `a`: immutable and append-only flags of the copied-up file.
+    ProtAttr,
+}
+
+impl Mark {
+    const ALL: [Self; 8] = [
+        Self::Opaque,
+        Self::Whiteout,
+        Self::Redirect,
+        Self::Metacopy,
+        Self::Origin,
+        Self::Impure,
+        Self::Nlink,
+        Self::ProtAttr,
+    ];
+
+    const fn suffix(self) -> &'static [u8] {
+        match self {
+            Self::Opaque => b"opaque",
+            Self::Whiteout => b"whiteout",
+            Self::Redirect => b"redirect",
+            Self::Metacopy => b"metacopy",
+            Self::Origin => b"origin",
+            Self::Impure => b"impure",
+            Self::Nlink => b"nlink",
+            Self::ProtAttr => b"protattr",
+        }
+    }
+}
+
+/// Prefixes in which any layer below may say that it hides something.
+const FOREIGN_PREFIXES: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs."];
+
+impl Dialect {
+    /// What the names of all marks begin with.
+    pub const fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Trusted => b"trusted.overlay.",
+            Self::User => b"user.overlay.",
+        }
+    }
+
+    /// The attribute that carries `mark`.
+    pub fn name(self, mark: Mark) -> Vec<u8> {
+        [self.prefix(), mark.suffix()].concat()
+    }
+
+    /// Whether an attribute is the overlay's own and not to be seen through the mount.
+    pub fn is_private(self, name: &[u8]) -> bool {
+        name.strip_prefix(self.prefix()).is_some_and(|rest| !rest.starts_with(b"overlay."))
+    }
+
+    /// The name under which a layer stores what the mount is given as `name`: one that looks like a mark is escaped by
+    /// a further `overlay.`, so that overlays can be nested.
+    pub fn escape(self, name: &[u8]) -> Vec<u8> {
+        match name.strip_prefix(self.prefix()) {
+            Some(rest) => [self.prefix(), b"overlay.", rest].concat(),
+            None => name.to_vec(),
+        }
+    }
+
+    /// What the mount shows for an attribute `name` of a layer; `None` for the overlay's own.
+    pub fn unescape(self, name: &[u8]) -> Option<Vec<u8>> {
+        match name.strip_prefix(self.prefix()) {
+            Some(rest) => rest.strip_prefix(b"overlay.").map(|rest| [self.prefix(), rest].concat()),
+            None => Some(name.to_vec()),
+        }
+    }
+
+    /// Sets `mark` on `at`.
+    ///
+    /// # Errors
+    /// Those of setxattr(2).
+    pub fn set(self, at: At<'_>, mark: Mark, value: &[u8]) -> Result<(), Errno> {
+        at.set_xattr(&self.name(mark), value, XattrFlags::empty())
+    }
+
+    /// Removes `mark` from `at`, if it is there.
+    ///
+    /// # Errors
+    /// Those of removexattr(2), without `ENODATA`.
+    pub fn remove(self, at: At<'_>, mark: Mark) -> Result<(), Errno> {
+        match at.remove_xattr(&self.name(mark)) {
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// Where a redirected directory is to be looked for in the layers below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redirect {
+    /// Under another name in the same parent.
+    Name(Name),
+    /// At a path from the root of each layer.
+    Path(Vec<Name>),
+}
+
+impl Redirect {
+    /// Decodes a redirect mark.
+    ///
+    /// # Errors
+    /// `EINVAL` for what names nothing or climbs: an empty component, `.`, `..`, a `/` in a relative one.
+    pub fn parse(value: &[u8]) -> Result<Self, Errno> {
+        match value.strip_prefix(b"/") {
+            None => Name::new(value).map(Self::Name).map_err(|_| Errno::INVAL),
+            Some(path) => path
+                .split(|byte| *byte == b'/')
+                .map(Name::new)
+                .collect::<Result<_, _>>()
+                .map(Self::Path)
+                .map_err(|_| Errno::INVAL),
+        }
+    }
+}
+
+/// Whether a directory hides what lies below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Opaque {
+    /// It does not.
+    #[default]
+    No,
+    /// It does.
+    Yes,
+    /// It does not, but files in it may be whiteouts by their xattr.
+    XattrWhiteouts,
+}
+
+/// What a layer's marks say about one object.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// The opaque mark.
+    pub opaque: Opaque,
+    /// The redirect, as stored.
+    pub redirect: Option<Box<[u8]>>,
+    /// The data lies in a layer below.
+    pub metacopy: bool,
+    /// The origin, as stored.
+    pub origin: Option<Box<[u8]>>,
+    /// The impure mark.
+    pub impure: bool,
+    /// The link count, as stored.
+    pub nlink: Option<Box<[u8]>>,
+    /// Immutable by mark.
+    pub immutable: bool,
+    /// Append-only by mark.
+    pub append_only: bool,
+}
+
+impl Marks {
+    /// Reads the marks of an object in the upper layer: only this mount's own dialect counts there, as users may set
+    /// the other one.
+    ///
+    /// # Errors
+    /// Those of listxattr(2) and getxattr(2).
+    pub fn of_upper(at: At<'_>, dialect: Dialect) -> Result<Self, Errno> {
+        Self::read(at, dialect, false)
+    }
+
+    /// Reads the marks of an object in a lower layer, where the opaque mark counts in every dialect.
+    ///
+    /// # Errors
+    /// Those of listxattr(2) and getxattr(2).
+    pub fn of_lower(at: At<'_>, dialect: Dialect) -> Result<Self, Errno> {
+        Self::read(at, dialect, true)
+    }
+
+    fn read(at: At<'_>, dialect: Dialect, foreign: bool) -> Result<Self, Errno> {
+        let mut marks = Self::default();
+        for name in split_names(&at.xattr_names()?) {
+            if let Some(suffix) = name.strip_prefix(dialect.prefix()) {
+                if let Some(mark) = Mark::ALL.into_iter().find(|mark| mark.suffix() == suffix) {
+                    marks.take(mark, at.xattr(name)?);
+                }
+            } else if foreign
+                && FOREIGN_PREFIXES.iter().any(|prefix| name.strip_prefix(*prefix) == Some(Mark::Opaque.suffix()))
+                && marks.opaque == Opaque::No
+            {
+                marks.take(Mark::Opaque, at.xattr(name)?);
+            }
+        }
+        Ok(marks)
+    }
+
+    fn take(&mut self, mark: Mark, value: Option<Vec<u8>>) {
+        let Some(value) = value else { return };
+        match mark {
+            Mark::Opaque => {
+                self.opaque = match value.as_slice() {
+                    b"y" => Opaque::Yes,
+                    b"x" => Opaque::XattrWhiteouts,
+                    _ => Opaque::No,
+                }
+            }
+            Mark::Redirect => self.redirect = Some(value.into()),
+            Mark::Metacopy => self.metacopy = true,
+            Mark::Origin => self.origin = Some(value.into()),
+            Mark::Impure => self.impure = value == b"y",
+            Mark::Nlink => self.nlink = Some(value.into()),
+            Mark::ProtAttr => {
+                self.immutable = value.contains(&b'i');
+                self.append_only = value.contains(&b'a');
+            }
+            Mark::Whiteout => {}
+        }
+    }
+}
+
+/// Whether a zero-size file in a directory marked for that is a whiteout.
+///
+/// # Errors
+/// Those of listxattr(2).
+pub fn is_xattr_whiteout(at: At<'_>) -> Result<bool, Errno> {
+    let names = at.xattr_names()?;
+    Ok(split_names(&names)
+        .any(|name| FOREIGN_PREFIXES.iter().any(|prefix| name.strip_prefix(*prefix) == Some(Mark::Whiteout.suffix()))))
+}
+
+#[cfg(test)]
+mod tests;

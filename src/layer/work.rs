@@ -1,0 +1,267 @@
+//! The work directory: where changes are staged before one rename publishes them.
+//!
+//! Laid out as the kernel does: `WORKDIR/work` for what is being made, `WORKDIR/index` for lower hard links.
+
+mod clean;
+mod whiteout;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::at::At;
+use crate::error::{Context, Errno, Error, Result};
+
+use super::marks::{Dialect, Mark};
+use super::{Layer, subject};
+
+pub use self::whiteout::WhiteoutStyle;
+
+/// How long a mount waits for the one before it to let go of the upper.
+const LOCK_PATIENCE: Duration = Duration::from_millis(1500);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The work directory of a mount.
+#[derive(Debug)]
+pub struct WorkDir {
+    base: OwnedFd,
+    work: OwnedFd,
+    index: OwnedFd,
+    dialect: Dialect,
+    style: WhiteoutStyle,
+    next: AtomicU64,
+    /// The name in `work` of the whiteout that all others are hard links to.
+    shared_whiteout: Mutex<Option<Vec<u8>>>,
+    /// The filesystem makes hard links of device nodes.
+    links_whiteouts: AtomicBool,
+    /// Held as long as the mount lives, so that no second one writes to the same upper.
+    _locks: [OwnedFd; 2],
+}
+
+impl WorkDir {
+    /// Takes `path` as the work directory of `upper` and empties it.
+    ///
+    /// Marks are written in `dialect`, or in the one that the filesystem and our privilege allow. Whiteouts are made in
+    /// `style`, or in the first that the filesystem allows.
+    ///
+    /// # Errors
+    /// `EBUSY` while another mount uses either directory, `EXDEV` when they cannot be renamed between, `EINVAL` after
+    /// an unclean end of a volatile mount, `EOPNOTSUPP` where no extended attributes can be set.
+    pub fn open(
+        path: &Path,
+        upper: &Layer,
+        dialect: Option<Dialect>,
+        style: Option<WhiteoutStyle>,
+        volatile: bool,
+    ) -> Result<Self> {
+        let named = |operation| move |errno| Error::new(errno, operation).on(subject("workdir", path));
+        let base = open_dir(fs::CWD, path).map_err(named("open"))?;
+        let locks = [lock(upper.root(), "upperdir", &upper.path)?, lock(base.as_fd(), "workdir", path)?];
+        if At::new(&base, b"work").find().map_err(named("open"))?.is_some() {
+            let old = open_dir(base.as_fd(), "work").map_err(named("open"))?;
+            if At::new(&old, b"incompat").find().map_err(named("open"))?.is_some() {
+                return Err(named("open")(Errno::INVAL).because(
+                    "it was left by a volatile mount that may have lost data; if that does not matter, remove its \
+                     directory work/incompat",
+                ));
+            }
+        }
+        clean::remove(base.as_fd(), b"work").map_err(named("clean"))?;
+        let work = make_dir(base.as_fd(), b"work").map_err(named("make work in"))?;
+        let index = make_dir(base.as_fd(), b"index").map_err(named("make index in"))?;
+        check_rename(&work, upper).map_err(named("rename from"))?;
+        let dialect = choose_dialect(At::fd(&work), dialect).map_err(|errno| {
+            Error::new(errno, "open").on(subject("upperdir", &upper.path)).because(
+                "its filesystem takes no extended attributes for whiteouts and opaque directories (try userxattr)",
+            )
+        })?;
+        if volatile {
+            let incompat = make_dir(work.as_fd(), b"incompat").map_err(named("make incompat in"))?;
+            make_dir(incompat.as_fd(), b"volatile").map_err(named("make incompat in"))?;
+        }
+        let style = match style {
+            Some(style) => style,
+            None => whiteout::choose_style(&work, dialect),
+        };
+        Ok(Self {
+            base,
+            work,
+            index,
+            dialect,
+            style,
+            next: AtomicU64::new(0),
+            shared_whiteout: Mutex::new(None),
+            links_whiteouts: AtomicBool::new(true),
+            _locks: locks,
+        })
+    }
+
+    /// The dialect in which marks are written.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// How whiteouts are made.
+    pub fn whiteout_style(&self) -> WhiteoutStyle {
+        self.style
+    }
+
+    /// The directory in which things are staged.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.work.as_fd()
+    }
+
+    /// The directory that holds copied-up hard links, by the handle of their lower inode.
+    pub fn index(&self) -> BorrowedFd<'_> {
+        self.index.as_fd()
+    }
+
+    /// Makes something under a name of its own: `make` is called with the work directory and that name.
+    ///
+    /// # Errors
+    /// Those of `make`; then nothing is left behind.
+    pub fn stage<T>(&self, make: impl FnOnce(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>) -> Result<(Staged<'_>, T)> {
+        let name = self.unused_name();
+        let made = make(self.work.as_fd(), &name).during("stage in the work directory")?;
+        Ok((Staged { work: self, name: Some(name) }, made))
+    }
+
+    fn unused_name(&self) -> Vec<u8> {
+        format!("#{:x}", self.next.fetch_add(1, Ordering::Relaxed)).into_bytes()
+    }
+
+    /// Takes what lies under a name of ours as staged, so that it is removed; for what a rename put there.
+    fn adopt(&self, name: Vec<u8>) -> Staged<'_> {
+        Staged { work: self, name: Some(name) }
+    }
+
+    /// Moves an entry out of the tree into the work directory, in one step, and removes it from there.
+    ///
+    /// # Errors
+    /// Those of renameat2(2).
+    pub fn discard(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        let staged_name = self.unused_name();
+        fs::renameat_with(dir, name, &self.work, staged_name.as_slice(), RenameFlags::NOREPLACE)
+            .during("move to the work directory")?;
+        drop(self.adopt(staged_name));
+        Ok(())
+    }
+
+    /// Removes all that is left, after the last operation.
+    ///
+    /// # Errors
+    /// Those of unlinkat(2).
+    pub fn close(&self) -> Result<(), Errno> {
+        if At::new(&self.work, b"incompat").find()?.is_some() {
+            return Ok(());
+        }
+        *self.shared_whiteout.lock() = None;
+        clean::empty(self.work.as_fd())?;
+        fs::fsync(open_dir(self.base.as_fd(), ".")?)
+    }
+}
+
+/// Something in the work directory, removed when dropped unless it was committed.
+#[derive(Debug)]
+pub struct Staged<'w> {
+    work: &'w WorkDir,
+    name: Option<Vec<u8>>,
+}
+
+impl Staged<'_> {
+    /// What was staged.
+    pub fn at(&self) -> At<'_> {
+        At::new(&self.work.work, self.name.as_deref().unwrap_or_default())
+    }
+
+    /// Publishes it as `name` in `dir`, in one step.
+    ///
+    /// With [`RenameFlags::EXCHANGE`], what was there before is taken into the work directory and removed.
+    ///
+    /// # Errors
+    /// Those of renameat2(2); then nothing has changed and what was staged is removed.
+    pub fn commit(mut self, dir: BorrowedFd<'_>, name: &[u8], flags: RenameFlags) -> Result<()> {
+        let staged = self.name.as_deref().unwrap_or_default();
+        fs::renameat_with(&self.work.work, staged, dir, name, flags).during("publish")?;
+        if !flags.contains(RenameFlags::EXCHANGE) {
+            self.name = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name
+            && let Err(errno) = clean::remove(self.work.work.as_fd(), name)
+        {
+            // The next mount empties the work directory.
+            log::warn!("cannot remove {} from the work directory: {errno}", name.escape_ascii());
+        }
+    }
+}
+
+fn open_dir(dir: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    fs::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn make_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    // As the kernel's, it is nobody's to look into; without privilege we need the bits ourselves.
+    let overrides = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_OVERRIDE));
+    let mode = if overrides { Mode::empty() } else { Mode::RWXU };
+    match fs::mkdirat(dir, name, mode) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => At::new(&dir, name).chmod(mode.as_raw_mode())?,
+        Err(errno) => return Err(errno),
+    }
+    fs::openat(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn lock(dir: BorrowedFd<'_>, option: &str, path: &Path) -> Result<OwnedFd> {
+    let named = |errno| Error::new(errno, "lock").on(subject(option, path));
+    let fd = open_dir(dir, ".").map_err(named)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            // A daemon whose mount is gone may still be cleaning up.
+            Err(Errno::WOULDBLOCK) if waited < LOCK_PATIENCE => {
+                sleep(LOCK_INTERVAL);
+                waited = waited.saturating_add(LOCK_INTERVAL);
+            }
+            Err(Errno::WOULDBLOCK) => return Err(named(Errno::BUSY).because("in use by another mount")),
+            Err(errno) => return Err(named(errno)),
+        }
+    }
+}
+
+/// Renames between work directory and upper must be possible: one filesystem, reached by one mount.
+fn check_rename(work: &OwnedFd, upper: &Layer) -> Result<(), Errno> {
+    let probe = b"#probe";
+    fs::mkdirat(work, probe.as_slice(), Mode::RWXU)?;
+    // Renaming a directory onto the upper's root itself cannot succeed, but crossing a mount is noticed before that.
+    let result = fs::renameat_with(work, probe.as_slice(), upper.root(), ".", RenameFlags::empty());
+    fs::unlinkat(work, probe.as_slice(), AtFlags::REMOVEDIR)?;
+    if result == Err(Errno::XDEV) { Err(Errno::XDEV) } else { Ok(()) }
+}
+
+fn choose_dialect(at: At<'_>, wanted: Option<Dialect>) -> Result<Dialect, Errno> {
+    let works = |dialect: Dialect| {
+        let name = dialect.name(Mark::Opaque);
+        at.set_xattr(&name, b"0", XattrFlags::empty())?;
+        at.remove_xattr(&name)
+    };
+    match wanted {
+        Some(dialect) => works(dialect).map(|()| dialect),
+        None => match works(Dialect::Trusted) {
+            Ok(()) => Ok(Dialect::Trusted),
+            Err(_) => works(Dialect::User).map(|()| Dialect::User),
+        },
+    }
+}

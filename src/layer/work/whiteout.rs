@@ -1,0 +1,177 @@
+//! Making whiteouts: as the kernel does where the filesystem allows it, else in the forms that need no device node.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+
+use crate::at::At;
+use crate::error::{Context, Errno, Error, Result};
+use crate::layer::marks::{DOT_WHITEOUT, Dialect, Mark};
+
+use super::WorkDir;
+
+/// In which form deleted names are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhiteoutStyle {
+    /// A character device 0:0.
+    Device,
+    /// An empty file with an `overlay.whiteout` attribute, in a directory with `overlay.opaque` set to `x`.
+    Xattr,
+    /// An empty file `.wh.NAME`.
+    DotFile,
+}
+
+/// The name of the file that hides `name` in the style of [`WhiteoutStyle::DotFile`].
+pub fn dot_name(name: &[u8]) -> Vec<u8> {
+    [DOT_WHITEOUT, name].concat()
+}
+
+/// The first style that the filesystem allows.
+pub(super) fn choose_style(work: &OwnedFd, dialect: Dialect) -> WhiteoutStyle {
+    let probe = b"#probe".as_slice();
+    let made = fs::mknodat(work, probe, FileType::CharacterDevice, Mode::empty(), 0);
+    let style = match made {
+        Ok(()) => WhiteoutStyle::Device,
+        Err(errno) => {
+            log::info!("the upper's filesystem takes no whiteout devices ({errno}), others are used");
+            let file = fs::openat(work, probe, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR);
+            let marked = file.and_then(|_| dialect.set(At::new(work, probe), Mark::Whiteout, b"y"));
+            if marked.is_ok() { WhiteoutStyle::Xattr } else { WhiteoutStyle::DotFile }
+        }
+    };
+    if let Err(errno) = fs::unlinkat(work, probe, AtFlags::empty()) {
+        log::debug!("no probe to remove from the work directory: {errno}");
+    }
+    style
+}
+
+impl WorkDir {
+    /// Hides `name`, which has no entry in `dir` of the upper.
+    ///
+    /// # Errors
+    /// `EEXIST` when it has one; those of linkat(2) and mknodat(2).
+    pub fn place_whiteout(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        match self.style {
+            WhiteoutStyle::Device => self.link_whiteout(dir, name).during("make a whiteout"),
+            WhiteoutStyle::Xattr => {
+                self.mark_directory(dir)?;
+                self.stage_whiteout()?.commit(dir, name, RenameFlags::NOREPLACE)
+            }
+            WhiteoutStyle::DotFile => make_dot_file(dir, name),
+        }
+    }
+
+    /// Hides `name`, replacing its entry in `dir` of the upper; a directory is taken away with all that it holds.
+    ///
+    /// # Errors
+    /// Those of renameat2(2), linkat(2) and mknodat(2).
+    pub fn replace_with_whiteout(&self, dir: BorrowedFd<'_>, name: &[u8], is_dir: bool) -> Result<()> {
+        let flags = if is_dir { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
+        match self.style {
+            WhiteoutStyle::Device => self.stage_whiteout()?.commit(dir, name, flags),
+            WhiteoutStyle::Xattr => {
+                self.mark_directory(dir)?;
+                self.stage_whiteout()?.commit(dir, name, flags)
+            }
+            WhiteoutStyle::DotFile => {
+                make_dot_file(dir, name)?;
+                self.discard(dir, name)
+            }
+        }
+    }
+
+    /// Whether the upper hides `name` in `dir`; `entry` is what is there under the name itself.
+    ///
+    /// # Errors
+    /// Those of statx(2) and listxattr(2).
+    pub fn is_hidden(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
+        match self.style {
+            WhiteoutStyle::DotFile => Ok(At::new(&dir, &dot_name(name)).find()?.is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    /// Prepares `dir` for a whiteout that is moved into it.
+    ///
+    /// # Errors
+    /// Those of setxattr(2).
+    pub fn allow_whiteouts(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        match self.style {
+            WhiteoutStyle::Xattr => self.mark_directory(dir),
+            WhiteoutStyle::Device | WhiteoutStyle::DotFile => Ok(()),
+        }
+    }
+
+    /// A whiteout in the work directory, ready to be published.
+    ///
+    /// # Errors
+    /// Those of linkat(2) and mknodat(2).
+    pub fn stage_whiteout(&self) -> Result<super::Staged<'_>> {
+        let (staged, ()) = match self.style {
+            WhiteoutStyle::Device => self.stage(|dir, name| self.link_whiteout(dir, name))?,
+            _ => self.stage(|dir, name| {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                fs::openat(dir, name, flags, Mode::RUSR)?;
+                let mark = self.dialect.name(Mark::Whiteout);
+                At::new(&dir, name).set_xattr(&mark, b"y", XattrFlags::empty())
+            })?,
+        };
+        Ok(staged)
+    }
+
+    /// Makes a hard link of the shared whiteout: one syscall, and one inode for them all.
+    fn link_whiteout(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+        if self.links_whiteouts.load(Ordering::Relaxed) {
+            let mut shared = self.shared_whiteout.lock();
+            if let Some(first) = shared.as_deref() {
+                match fs::linkat(&self.work, first, dir, name, AtFlags::empty()) {
+                    // Too many links: the next one starts a new inode.
+                    Err(Errno::MLINK) => {}
+                    Err(Errno::PERM | Errno::OPNOTSUPP | Errno::XDEV) => {
+                        self.links_whiteouts.store(false, Ordering::Relaxed);
+                    }
+                    result => return result,
+                }
+            }
+            if self.links_whiteouts.load(Ordering::Relaxed) {
+                let first = self.unused_name();
+                make_device(self.work.as_fd(), &first)?;
+                let result = fs::linkat(&self.work, first.as_slice(), dir, name, AtFlags::empty());
+                let old = shared.replace(first);
+                if let Some(old) = old {
+                    fs::unlinkat(&self.work, old, AtFlags::empty())?;
+                }
+                if result.is_ok() || result == Err(Errno::EXIST) {
+                    return result;
+                }
+            }
+        }
+        make_device(dir, name)
+    }
+
+    /// Notes that `dir` may hold xattr whiteouts.
+    fn mark_directory(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        let at = At::fd(&dir);
+        let name = self.dialect.name(Mark::Opaque);
+        let set = at.xattr(&name).during("read the opaque mark")?;
+        if set.as_deref() == Some(b"y") {
+            // An opaque directory hides everything anyway; there is nothing below to be whited out.
+            return Err(Error::new(Errno::IO, "make a whiteout").because("the directory is opaque"));
+        }
+        if set.as_deref() == Some(b"x") {
+            return Ok(());
+        }
+        at.set_xattr(&name, b"x", XattrFlags::empty()).during("mark a directory of whiteouts")
+    }
+}
+
+fn make_device(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
+}
+
+fn make_dot_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    fs::openat(dir, dot_name(name), flags, Mode::RUSR | Mode::RGRP | Mode::ROTH).during("make a whiteout")?;
+    Ok(())
+}

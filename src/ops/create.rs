@@ -1,0 +1,218 @@
+//! Making files, directories, symlinks and nodes.
+//!
+//! Where nothing is in the way, one call makes the object in its place, with owner, mode and ACL as its filesystem gives
+//! them. Over a whiteout it is made in the work directory and takes the whiteout's place by one rename.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+
+use crate::acl;
+use crate::at::At;
+use crate::attr::{Attr, Kind};
+use crate::cache::Known;
+use crate::copy_up::Data;
+use crate::error::{Context, Errno, Error, Result};
+use crate::handle::{Backing, OpenFile};
+use crate::inode::{Flags, Inode, State};
+use crate::layer::marks::Mark;
+use crate::name::Name;
+use crate::overlay::{Caller, Overlay};
+use crate::resolve::Found;
+use crate::sys::creds::{self, Creds};
+
+use super::{check_alive, check_mutable};
+
+/// What is to be made.
+#[derive(Debug, Clone, Copy)]
+enum What<'a> {
+    File(OFlags),
+    Dir,
+    Symlink(&'a [u8]),
+    Node(FileType, (u32, u32)),
+}
+
+/// A new object's mode, and the umask of who makes it.
+#[derive(Debug, Clone, Copy)]
+struct Modes {
+    mode: u32,
+    umask: u32,
+}
+
+impl Overlay {
+    /// Makes a regular file and opens it with `flags`; returns its attributes, counted as one lookup, and the handle.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOENT` in a removed directory, `EPERM` in an immutable one, `EROFS`, those of copy-up and open(2).
+    pub fn create(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        flags: OFlags,
+        caller: Caller,
+    ) -> Result<(Attr, u64)> {
+        let access = flags & OFlags::ACCMODE;
+        let (inode, attr, fd) = self.make(parent, name, What::File(access), Modes { mode, umask }, caller)?;
+        let fd = fd.ok_or(Error::new(Errno::IO, "create"))?;
+        let backing = RwLock::new(Backing { fd: Arc::new(fd), in_upper: true });
+        Ok((attr, self.files.add(OpenFile { inode, flags: access, backing })))
+    }
+
+    /// Makes a directory; returns its attributes, counted as one lookup.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`], and those of mkdir(2).
+    pub fn mkdir(&self, parent: u64, name: &[u8], mode: u32, umask: u32, caller: Caller) -> Result<Attr> {
+        Ok(self.make(parent, name, What::Dir, Modes { mode, umask }, caller)?.1)
+    }
+
+    /// Makes a symlink; returns its attributes, counted as one lookup.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`], and those of symlink(2).
+    pub fn symlink(&self, parent: u64, name: &[u8], target: &[u8], caller: Caller) -> Result<Attr> {
+        let modes = Modes { mode: 0o777, umask: 0 };
+        Ok(self.make(parent, name, What::Symlink(target), modes, caller)?.1)
+    }
+
+    /// Makes a file, fifo, socket or device node, as the type in `mode` says; returns its attributes, counted as one
+    /// lookup.
+    ///
+    /// # Errors
+    /// As [`Overlay::create`], and those of mknod(2); `EPERM` for a device 0:0, which would be a whiteout.
+    pub fn mknod(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        rdev: (u32, u32),
+        caller: Caller,
+    ) -> Result<Attr> {
+        let node = match Kind::of_mode(mode) {
+            Some(Kind::Char) if rdev == (0, 0) => return Err(Error::new(Errno::PERM, "make a whiteout")),
+            Some(Kind::File) | None => FileType::RegularFile,
+            Some(Kind::Fifo) => FileType::Fifo,
+            Some(Kind::Socket) => FileType::Socket,
+            Some(Kind::Char) => FileType::CharacterDevice,
+            Some(Kind::Block) => FileType::BlockDevice,
+            Some(Kind::Dir | Kind::Symlink) => return Err(Error::new(Errno::INVAL, "make a node")),
+        };
+        Ok(self.make(parent, name, What::Node(node, rdev), Modes { mode, umask }, caller)?.1)
+    }
+
+    fn make(
+        &self,
+        parent: u64,
+        name: &[u8],
+        what: What<'_>,
+        modes: Modes,
+        caller: Caller,
+    ) -> Result<(Arc<Inode>, Attr, Option<OwnedFd>)> {
+        let (parent, name) = self.place(parent, name)?;
+        check_mutable(&parent)?;
+        if self.hold(&parent, &name)?.is_some() {
+            return Err(Error::new(Errno::EXIST, "create"));
+        }
+        self.copy_up(&parent, Data::Keep)?;
+        let dir = self.upper_dir(&parent)?;
+        let _entries = parent.entries.lock();
+        check_alive(&parent)?;
+        let creds = self.creds_of(caller, modes.umask)?;
+        creds::assume(creds).during("take the caller's ids")?;
+        let merged = !parent.state.read().lower_dirs().is_empty();
+        let fd = match make_at(dir.as_fd(), name.as_bytes(), what, modes.mode) {
+            Ok(fd) => {
+                if merged && matches!(what, What::Dir) {
+                    // What comes under this name in a layer below, one day, is not to show through.
+                    self.dialect
+                        .set(At::new(&dir, name.as_bytes()), Mark::Opaque, b"y")
+                        .during("set the opaque mark")?;
+                }
+                fd
+            }
+            // Nothing is shown under the name, so it is a whiteout.
+            Err(Errno::EXIST) => self.make_over_whiteout(dir.as_fd(), &name, what, modes, creds)?,
+            Err(errno) => return Err(Error::new(errno, "create")),
+        };
+        let attr = At::new(&dir, name.as_bytes()).attr().during("stat")?;
+        let flags = Flags { setid: attr.is_setid(), ..Flags::default() };
+        let state = State { upper: Some(attr.ino), flags, ..State::default() };
+        let found = Found { ino: self.numbers.number(&attr), attr, state };
+        let (inode, attr) = self.intern(&parent, &name, found);
+        self.changed(&parent, name.as_bytes());
+        self.caches.names.put(parent.ino, &name, Known::Inode(inode.ino));
+        self.caches.attrs.put(inode.ino, attr);
+        Ok((inode, attr, fd))
+    }
+
+    /// Whose a new file becomes.
+    fn creds_of(&self, caller: Caller, umask: u32) -> Result<Creds> {
+        let uid = self.config.squash_uid.unwrap_or(caller.uid);
+        let gid = self.config.squash_gid.unwrap_or(caller.gid);
+        if !self.may_chown && uid != self.owner().0 {
+            return Err(Error::new(Errno::PERM, "make a file of another user"));
+        }
+        Ok(Creds { uid, gid, umask })
+    }
+
+    fn make_over_whiteout(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &Name,
+        what: What<'_>,
+        modes: Modes,
+        mut creds: Creds,
+    ) -> Result<Option<OwnedFd>> {
+        // What the directory would have done had the object been made in it.
+        let parent = At::fd(&dir);
+        let parent_attr = parent.attr().during("stat")?;
+        let is_dir = matches!(what, What::Dir);
+        let has_acl = self.config.acl && !matches!(what, What::Symlink(_));
+        let default_acl = if has_acl { parent.xattr(acl::DEFAULT).during("read the default ACL")? } else { None };
+        let mut inherited = acl::inherit(default_acl.as_deref(), modes.mode, modes.umask, is_dir);
+        if parent_attr.mode & libc::S_ISGID != 0 {
+            creds.gid = parent_attr.gid;
+            if is_dir {
+                inherited.mode |= libc::S_ISGID;
+            }
+        }
+        creds::assume(Creds { umask: 0, ..creds }).during("take the caller's ids")?;
+        let work = self.work()?;
+        let (staged, fd) = work.stage(|dir, name| make_at(dir, name, what, inherited.mode))?;
+        if is_dir && inherited.mode & libc::S_ISGID != 0 {
+            // mkdir(2) ignores the bit.
+            staged.at().chmod(inherited.mode).during("set the mode")?;
+        }
+        for (acl, value) in [(acl::ACCESS, &inherited.access), (acl::DEFAULT, &inherited.default)] {
+            if let Some(value) = value {
+                staged.at().set_xattr(acl, value, XattrFlags::empty()).during("set an ACL")?;
+            }
+        }
+        if is_dir {
+            self.dialect.set(staged.at(), Mark::Opaque, b"y").during("set the opaque mark")?;
+            staged.commit(dir, name.as_bytes(), RenameFlags::EXCHANGE)?;
+        } else {
+            staged.commit(dir, name.as_bytes(), RenameFlags::empty())?;
+        }
+        Ok(fd)
+    }
+}
+
+/// Makes the object under `name` in `dir`; a file is returned open.
+fn make_at(dir: BorrowedFd<'_>, name: &[u8], what: What<'_>, mode: u32) -> Result<Option<OwnedFd>, Errno> {
+    let mode = Mode::from_raw_mode(mode & 0o7777);
+    match what {
+        What::File(access) => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | access;
+            fs::openat(dir, name, flags, mode).map(Some)
+        }
+        What::Dir => fs::mkdirat(dir, name, mode).map(|()| None),
+        What::Symlink(target) => fs::symlinkat(target, dir, name).map(|()| None),
+        What::Node(kind, rdev) => fs::mknodat(dir, name, kind, mode, fs::makedev(rdev.0, rdev.1)).map(|()| None),
+    }
+}

@@ -1,0 +1,217 @@
+//! Open files: their data, and what else is done through a handle.
+//!
+//! A file that was opened before its copy-up goes on with the upper's file, so that it sees what is written later.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
+use rustix::io;
+
+use crate::copy_up::Data;
+use crate::error::{Context, Errno, Error, Result};
+use crate::handle::{Backing, OpenFile};
+use crate::inode::Inode;
+use crate::overlay::{Caller, Overlay, open_listing};
+
+use super::check_mutable;
+
+impl Overlay {
+    /// Opens a file. Of `flags`, access mode, `O_TRUNC` and `O_APPEND` count.
+    ///
+    /// # Errors
+    /// `EPERM` for protected files, `EROFS`, those of copy-up and open(2).
+    pub fn open_file(&self, ino: u64, flags: OFlags, caller: Caller) -> Result<u64> {
+        let inode = self.inode(ino)?;
+        let truncates = flags.contains(OFlags::TRUNC);
+        let writes = truncates || flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        if writes {
+            check_mutable(&inode)?;
+            if inode.state.read().flags.append_only && (truncates || !flags.contains(OFlags::APPEND)) {
+                return Err(Error::new(Errno::PERM, "open an append-only file"));
+            }
+            self.copy_up(&inode, if truncates { Data::Drop } else { Data::Keep })?;
+        }
+        // The kernel sends offsets with every write, and calls fsync for synchronous ones.
+        let access = flags & OFlags::ACCMODE;
+        let backing = self.open_backing(&inode, access | (flags & OFlags::TRUNC))?;
+        if truncates {
+            self.drop_setid(&inode, caller)?;
+        }
+        if truncates {
+            self.touched(&inode);
+        }
+        Ok(self.files.add(OpenFile { inode, flags: access, backing: RwLock::new(backing) }))
+    }
+
+    fn open_backing(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Backing> {
+        let noatime = self.config.noatime;
+        self.with_real(
+            inode,
+            |at, in_upper| {
+                let fd = if in_upper && !noatime { at.open(flags) } else { at.open_noatime(flags) };
+                fd.map(|fd| Backing { fd: Arc::new(fd), in_upper })
+            },
+            "open",
+        )
+    }
+
+    /// The file behind a handle: the upper's once there is one.
+    pub(super) fn backing(&self, file: &OpenFile) -> Result<Backing> {
+        let backing = file.backing.read().clone();
+        if backing.in_upper || file.inode.state.read().upper.is_none() {
+            return Ok(backing);
+        }
+        let mut slot = file.backing.write();
+        if !slot.in_upper {
+            *slot = self.open_backing(&file.inode, file.flags)?;
+        }
+        Ok(slot.clone())
+    }
+
+    /// The open file `file`.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub(super) fn file(&self, file: u64) -> Result<Arc<OpenFile>> {
+        self.files.get(file).ok_or(Error::new(Errno::BADF, "find open file"))
+    }
+
+    /// Reads at `offset` into `buffer`, and returns how many bytes were read: fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// Those of pread(2).
+    pub fn read(&self, file: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let backing = self.backing(&*self.file(file)?)?;
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match io::pread(&*backing.fd, rest, offset.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(read) => done = done.saturating_add(read),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::new(errno, "read")),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes `data` at `offset`, and returns how many bytes were written: fewer when space ran out. `drops_setid` says
+    /// that the kernel wants set-id bits gone.
+    ///
+    /// # Errors
+    /// Those of pwrite(2).
+    pub fn write(&self, file: u64, offset: u64, data: &[u8], drops_setid: bool, caller: Caller) -> Result<usize> {
+        let file = self.file(file)?;
+        let backing = self.backing(&file)?;
+        if !backing.in_upper {
+            return Err(Error::new(Errno::BADF, "write"));
+        }
+        let mut done = 0;
+        let mut result = Ok(());
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            match io::pwrite(&*backing.fd, rest, offset.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(written) => done = done.saturating_add(written),
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    result = Err(Error::new(errno, "write"));
+                    break;
+                }
+            }
+        }
+        if drops_setid {
+            self.drop_setid(&file.inode, caller)?;
+        }
+        self.touched(&file.inode);
+        // What was written before an error counts.
+        if done == 0 { result.map(|()| 0) } else { Ok(done) }
+    }
+
+    /// Ends a handle.
+    pub fn release(&self, file: u64) {
+        drop(self.files.remove(file));
+    }
+
+    /// Brings a file's data, and its attributes unless `data_only`, to the disk.
+    ///
+    /// # Errors
+    /// Those of fsync(2).
+    pub fn fsync(&self, file: u64, data_only: bool) -> Result<()> {
+        let backing = self.backing(&*self.file(file)?)?;
+        if !backing.in_upper || !self.syncs() {
+            return Ok(());
+        }
+        if data_only { fs::fdatasync(&*backing.fd) } else { fs::fsync(&*backing.fd) }.during("fsync")
+    }
+
+    /// Brings a directory's entries to the disk.
+    ///
+    /// # Errors
+    /// Those of fsync(2).
+    pub fn fsync_dir(&self, ino: u64) -> Result<()> {
+        let inode = self.inode(ino)?;
+        if !self.syncs() || inode.state.read().upper.is_none() || self.is_read_only() {
+            return Ok(());
+        }
+        let fd = open_listing(&*self.upper_dir(&inode)?).during("open directory")?;
+        fs::fsync(fd).during("fsync")
+    }
+
+    /// Reserves or frees space.
+    ///
+    /// # Errors
+    /// Those of fallocate(2).
+    pub fn fallocate(&self, file: u64, offset: u64, len: u64, mode: u32, caller: Caller) -> Result<()> {
+        let file = self.file(file)?;
+        let backing = self.backing(&file)?;
+        if !backing.in_upper {
+            return Err(Error::new(Errno::BADF, "fallocate"));
+        }
+        fs::fallocate(&*backing.fd, FallocateFlags::from_bits_retain(mode), offset, len).during("fallocate")?;
+        self.drop_setid(&file.inode, caller)?;
+        self.touched(&file.inode);
+        Ok(())
+    }
+
+    /// Finds the next data (or hole, if `hole`) at or after `offset`.
+    ///
+    /// # Errors
+    /// `ENXIO` where there is none.
+    pub fn seek(&self, file: u64, offset: u64, hole: bool) -> Result<u64> {
+        let backing = self.backing(&*self.file(file)?)?;
+        let from = if hole { SeekFrom::Hole(offset) } else { SeekFrom::Data(offset) };
+        fs::seek(&*backing.fd, from).during("seek")
+    }
+
+    /// Copies a range from one open file to another, and returns how many bytes were copied.
+    ///
+    /// # Errors
+    /// Those of copy_file_range(2): `EXDEV` and `EOPNOTSUPP` make the kernel copy by itself.
+    pub fn copy_range(
+        &self,
+        from: u64,
+        mut from_offset: u64,
+        to: u64,
+        mut to_offset: u64,
+        len: usize,
+        caller: Caller,
+    ) -> Result<usize> {
+        let (from, to) = (self.file(from)?, self.file(to)?);
+        let (source, target) = (self.backing(&from)?, self.backing(&to)?);
+        if !target.in_upper {
+            return Err(Error::new(Errno::BADF, "copy range"));
+        }
+        let copied = fs::copy_file_range(
+            source.fd.as_fd(),
+            Some(&mut from_offset),
+            target.fd.as_fd(),
+            Some(&mut to_offset),
+            len,
+        )
+        .during("copy range")?;
+        self.drop_setid(&to.inode, caller)?;
+        self.touched(&to.inode);
+        Ok(copied)
+    }
+}

@@ -1,0 +1,301 @@
+//! Listing directories: the names of all layers, each once, without what is hidden.
+
+use std::collections::HashSet;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FileType, RawDir};
+
+use crate::at::At;
+use crate::attr::{Attr, Kind};
+use crate::error::{Context, Errno, Error, Result};
+use crate::handle::OpenDir;
+use crate::inode::Inode;
+use crate::inode::numbers::ROOT;
+use crate::layer::marks::{DOT_WHITEOUT, Mark, Marks, Opaque, is_xattr_whiteout};
+use crate::layer::origin::Origin;
+use crate::layer::work::WhiteoutStyle;
+use crate::layer::{LayerId, LowerDir};
+use crate::listing::{ListEntry, Listing};
+use crate::name::Name;
+use crate::overlay::{Overlay, open_listing};
+
+/// Room for the entries of one call to the kernel.
+const BUFFER: usize = 32 << 10;
+/// Names of AUFS's own that mean nothing to users.
+const DOT_INTERNAL: &[u8] = b".wh..wh.";
+
+/// An entry as a caller is told of it.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Inode number.
+    pub ino: u64,
+    /// File type.
+    pub kind: Kind,
+    /// Name; `.` and `..` come first.
+    pub name: &'a [u8],
+    /// Where to go on after this entry.
+    pub next: u64,
+    /// Its attributes, where they were asked for and the entry is neither `.` nor `..`; this counts as a lookup.
+    pub attr: Option<Attr>,
+}
+
+impl Overlay {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, `ESTALE`.
+    pub fn open_dir(&self, ino: u64) -> Result<u64> {
+        let inode = self.inode(ino)?;
+        if !inode.is_dir() {
+            return Err(Error::new(Errno::NOTDIR, "open directory"));
+        }
+        Ok(self.dirs.add(OpenDir { inode, listing: Mutex::new(None) }))
+    }
+
+    /// Ends a handle.
+    pub fn release_dir(&self, dir: u64) {
+        drop(self.dirs.remove(dir));
+    }
+
+    /// Tells `sink` the entries from `offset` on, until it answers that it is full. An entry that it did not take is not
+    /// counted as looked up.
+    ///
+    /// From its beginning on, a handle lists what the directory held when that was asked for.
+    ///
+    /// # Errors
+    /// `EBADF`, and those of the layers.
+    pub fn read_dir(
+        &self,
+        dir: u64,
+        offset: u64,
+        with_attrs: bool,
+        mut sink: impl FnMut(&Entry<'_>) -> bool,
+    ) -> Result<()> {
+        let handle = self.dirs.get(dir).ok_or(Error::new(Errno::BADF, "find open directory"))?;
+        let listing = self.listing_of(&handle, offset)?;
+        for next in offset.saturating_add(1)..=2 {
+            let (name, ino): (&[u8], u64) = match next {
+                1 => (b".", self.own_number(&handle.inode)?),
+                _ => (b"..", self.parent_number(&handle.inode)?),
+            };
+            if sink(&Entry { ino, kind: Kind::Dir, name, next, attr: None }) {
+                return Ok(());
+            }
+        }
+        let start = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
+        let mut next = offset.max(2);
+        for entry in listing.from(start) {
+            next = next.saturating_add(1);
+            let name = entry.name.as_bytes();
+            let mut shown = Entry { ino: entry.ino, kind: entry.kind, name, next, attr: None };
+            if with_attrs {
+                // Gone since: it is not told, as on any filesystem.
+                let Some((inode, attr)) = self.look_up(&handle.inode, &entry.name)? else { continue };
+                shown.kind = inode.kind;
+                shown.ino = inode.ino;
+                shown.attr = Some(attr);
+            }
+            if sink(&shown) {
+                if with_attrs {
+                    self.forget(shown.ino, 1);
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn listing_of(&self, handle: &OpenDir, offset: u64) -> Result<Arc<Listing>> {
+        let known = handle.listing.lock().clone();
+        match known {
+            Some(listing) if offset > 0 => Ok(listing),
+            _ => {
+                let listing = self.list(&handle.inode)?;
+                *handle.listing.lock() = Some(Arc::clone(&listing));
+                Ok(listing)
+            }
+        }
+    }
+
+    fn own_number(&self, dir: &Arc<Inode>) -> Result<u64> {
+        if dir.ino == ROOT { Ok(self.attr_of(dir)?.ino) } else { Ok(dir.ino) }
+    }
+
+    fn parent_number(&self, dir: &Arc<Inode>) -> Result<u64> {
+        let parent = dir.state.read().links.as_slice().first().map(|link| Arc::clone(&link.parent));
+        self.own_number(parent.as_ref().unwrap_or(dir))
+    }
+
+    /// The names that a directory shows now.
+    ///
+    /// # Errors
+    /// Those of the layers.
+    pub(crate) fn list(&self, dir: &Arc<Inode>) -> Result<Arc<Listing>> {
+        if let Some(listing) = self.caches.listings.get(dir.ino) {
+            return Ok(listing);
+        }
+        let since = self.caches.listings.now();
+        let (has_upper, impure, lower) = {
+            let state = dir.state.read();
+            if dir.ino != ROOT && state.links.as_slice().is_empty() {
+                return Ok(Arc::new(Listing::new(Vec::new())));
+            }
+            (state.upper.is_some(), state.flags.impure, state.lower_dirs().to_vec())
+        };
+        let parts = lower.len().saturating_add(usize::from(has_upper));
+        let mut merge = Merge { overlay: self, seen: HashSet::new(), tracks: parts > 1, entries: Vec::new() };
+        if has_upper {
+            merge.add_upper(&*self.upper_dir(dir)?, impure)?;
+        }
+        for dir in &lower {
+            merge.add_lower(dir)?;
+        }
+        let listing = Arc::new(Listing::new(merge.entries));
+        self.caches.listings.put(dir.ino, Arc::clone(&listing), since);
+        Ok(listing)
+    }
+}
+
+/// A listing in the making.
+struct Merge<'o> {
+    overlay: &'o Overlay,
+    /// Names that layers above have shown or hidden.
+    seen: HashSet<Name>,
+    /// There is more than one layer, so that `seen` is needed.
+    tracks: bool,
+    entries: Vec<ListEntry>,
+}
+
+/// An entry as a layer's filesystem lists it.
+struct Raw<'a> {
+    name: &'a [u8],
+    ino: u64,
+    /// `None` where the filesystem does not say.
+    kind: Option<Kind>,
+}
+
+impl Merge<'_> {
+    fn add_upper(&mut self, dir: &OwnedFd, impure: bool) -> Result<()> {
+        let overlay = self.overlay;
+        let dev = At::fd(dir).attr().during("stat")?.dev;
+        let style = overlay.work.as_ref().map(|work| work.whiteout_style());
+        let xattr_whiteouts = style == Some(WhiteoutStyle::Xattr)
+            && Marks::of_upper(At::fd(dir), overlay.dialect).during("read marks")?.opaque == Opaque::XattrWhiteouts;
+        scan(dir, |raw| {
+            if style == Some(WhiteoutStyle::DotFile)
+                && let Some(hidden) = raw.name.strip_prefix(DOT_WHITEOUT)
+            {
+                self.hide(hidden);
+                return Ok(());
+            }
+            let at = At::new(dir, raw.name);
+            let Some(kind) = shown_kind(at, &raw, xattr_whiteouts)? else {
+                self.hide(raw.name);
+                return Ok(());
+            };
+            let mut ino = overlay.numbers.compose(dev, raw.ino);
+            if impure
+                && let Some(origin) = at.xattr(&overlay.dialect.name(Mark::Origin)).during("read the origin mark")?
+                && let Some(source) = Origin::decode(&origin).and_then(|origin| origin.find(&overlay.stack.lowers))
+            {
+                ino = overlay.numbers.compose(source.dev, source.ino);
+            }
+            self.show(raw.name, ino, kind, None)
+        })
+    }
+
+    fn add_lower(&mut self, dir: &Arc<LowerDir>) -> Result<()> {
+        let overlay = self.overlay;
+        let fd = overlay.lower_dir(dir)?;
+        let dev = At::fd(&fd).attr().during("stat")?.dev;
+        // What a layer's `.wh.` names hide is in the layers below it, not in itself.
+        let mut hidden: Vec<Vec<u8>> = Vec::new();
+        let mut has_dot_names = false;
+        scan(&fd, |raw| {
+            if let Some(name) = raw.name.strip_prefix(DOT_WHITEOUT) {
+                has_dot_names = true;
+                if !raw.name.starts_with(DOT_INTERNAL) {
+                    hidden.push(name.to_vec());
+                }
+                return Ok(());
+            }
+            match shown_kind(At::new(&fd, raw.name), &raw, dir.xattr_whiteouts)? {
+                Some(kind) => self.show(raw.name, overlay.numbers.compose(dev, raw.ino), kind, Some(dir.layer)),
+                None => {
+                    hidden.push(raw.name.to_vec());
+                    Ok(())
+                }
+            }
+        })?;
+        dir.set_dot_whiteouts(has_dot_names);
+        for name in hidden {
+            self.hide(&name);
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, name: &[u8], ino: u64, kind: Kind, lower: Option<LayerId>) -> Result<()> {
+        let name = Name::new(name).map_err(|errno| Error::new(errno, "list directory"))?;
+        if self.tracks && !self.seen.insert(name.clone()) {
+            return Ok(());
+        }
+        self.entries.push(ListEntry { name, ino, kind, lower });
+        Ok(())
+    }
+
+    fn hide(&mut self, name: &[u8]) {
+        if self.tracks
+            && let Ok(name) = Name::new(name)
+        {
+            self.seen.insert(name);
+        }
+    }
+}
+
+/// The type of an entry; `None` for a whiteout.
+fn shown_kind(at: At<'_>, raw: &Raw<'_>, xattr_whiteouts: bool) -> Result<Option<Kind>> {
+    let may_be_marked = xattr_whiteouts && raw.kind == Some(Kind::File);
+    if let Some(kind) = raw.kind
+        && kind != Kind::Char
+        && !may_be_marked
+    {
+        return Ok(Some(kind));
+    }
+    let Some(attr) = at.find().during("stat")? else { return Ok(None) };
+    if attr.is_whiteout() {
+        return Ok(None);
+    }
+    if xattr_whiteouts && attr.kind() == Kind::File && attr.size == 0 && is_xattr_whiteout(at).during("read marks")? {
+        return Ok(None);
+    }
+    Ok(Some(attr.kind()))
+}
+
+/// Calls `each` with the entries of `dir`, without `.` and `..`.
+fn scan(dir: &OwnedFd, mut each: impl FnMut(Raw<'_>) -> Result<()>) -> Result<()> {
+    let fd = open_listing(dir).during("open directory")?;
+    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
+    let mut entries = RawDir::new(fd.as_fd(), &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.during("list directory")?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::RegularFile => Some(Kind::File),
+            FileType::Directory => Some(Kind::Dir),
+            FileType::Symlink => Some(Kind::Symlink),
+            FileType::Fifo => Some(Kind::Fifo),
+            FileType::Socket => Some(Kind::Socket),
+            FileType::CharacterDevice => Some(Kind::Char),
+            FileType::BlockDevice => Some(Kind::Block),
+            FileType::Unknown => None,
+        };
+        each(Raw { name, ino: entry.ino(), kind })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! Renames. Each is one rename in the upper, which leaves a whiteout where a layer below would show through.
+//!
+//! A directory that has parts below takes a redirect with it: under which path the layers below know it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, Mode, RenameFlags, XattrFlags};
+
+use crate::at::{At, split_names};
+use crate::attr::Kind;
+use crate::cache::Known;
+use crate::config::RedirectDir;
+use crate::copy_up::Data;
+use crate::error::{Context, Errno, Error, Result};
+use crate::inode::numbers::ROOT;
+use crate::inode::{Inode, Link, State};
+use crate::layer::marks::Mark;
+use crate::layer::work::{WhiteoutStyle, WorkDir};
+use crate::name::Name;
+use crate::overlay::Overlay;
+use crate::times;
+
+use super::{check_alive, check_unprotected};
+
+/// A name in a directory of the overlay, and that directory in the upper.
+#[derive(Debug)]
+struct Place {
+    parent: Arc<Inode>,
+    name: Name,
+    dir: Arc<OwnedFd>,
+}
+
+impl Place {
+    fn at(&self) -> At<'_> {
+        At::new(&*self.dir, self.name.as_bytes())
+    }
+}
+
+impl Overlay {
+    /// Renames an entry. `flags` may hold `NOREPLACE` or `EXCHANGE`.
+    ///
+    /// # Errors
+    /// `EINVAL` for other flags, as on the kernel's overlayfs; those of renameat2(2); `EXDEV` for a directory with parts
+    /// below when redirects are not to be written; `EPERM` for protected files, `EROFS`, those of copy-up.
+    pub fn rename(&self, parent: u64, name: &[u8], new_parent: u64, new_name: &[u8], flags: RenameFlags) -> Result<()> {
+        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
+            return Err(Error::new(Errno::INVAL, "rename"));
+        }
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let (old_parent, old_name) = self.place(parent, name)?;
+        let (new_parent, new_name) = self.place(new_parent, new_name)?;
+        let same_dir = old_parent.ino == new_parent.ino;
+        let _moves = (!same_dir).then(|| self.moves.lock());
+        let inode = self.hold(&old_parent, &old_name)?.ok_or(Error::new(Errno::NOENT, "rename"))?;
+        let target = self.hold(&new_parent, &new_name)?;
+        match &target {
+            None if exchange => return Err(Error::new(Errno::NOENT, "exchange")),
+            Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Error::new(Errno::EXIST, "rename")),
+            Some(target) if target.ino == inode.ino => return Ok(()),
+            Some(target) if !exchange => self.check_replaceable(&inode, target)?,
+            _ => {}
+        }
+        for changed in [Some(&old_parent), Some(&new_parent), Some(&*inode), target.as_deref()].into_iter().flatten() {
+            check_unprotected(changed)?;
+        }
+        self.check_redirect(&inode)?;
+        self.copy_up(&inode, Data::Keep)?;
+        self.link_up(&inode, &old_parent, &old_name)?;
+        self.copy_up(&new_parent, Data::Keep)?;
+        if let Some(target) = &target {
+            if exchange {
+                self.check_redirect(target)?;
+                self.copy_up(target, Data::Keep)?;
+                self.link_up(target, &new_parent, &new_name)?;
+            } else {
+                self.begin_link_change(target, &new_parent, &new_name)?;
+            }
+        }
+        let old = Place { dir: self.upper_dir(&old_parent)?, parent: old_parent, name: old_name };
+        let new = Place { dir: self.upper_dir(&new_parent)?, parent: new_parent, name: new_name };
+        self.mark_moved(&inode, &old, &new)?;
+        if exchange && let Some(target) = &target {
+            self.mark_moved(target, &new, &old)?;
+        }
+        let (first, second) = if old.parent.ino <= new.parent.ino { (&old, &new) } else { (&new, &old) };
+        let _first = first.parent.entries.lock();
+        let _second = (!same_dir).then(|| second.parent.entries.lock());
+        check_alive(&old.parent)?;
+        check_alive(&new.parent)?;
+        let target = target.as_deref();
+        if exchange {
+            self.exchange(&inode, &old, target.ok_or(Error::new(Errno::NOENT, "exchange"))?, &new)?;
+        } else {
+            self.replace(&inode, &old, target, &new)?;
+        }
+        for place in [&old, &new] {
+            self.changed(&place.parent, place.name.as_bytes());
+        }
+        for inode in [Some(&*inode), target].into_iter().flatten() {
+            self.touched(inode);
+        }
+        self.caches.names.put(new.parent.ino, &new.name, Known::Inode(inode.ino));
+        let left = if exchange { target.map(|target| Known::Inode(target.ino)) } else { Some(Known::Missing) };
+        if let Some(left) = left {
+            self.caches.names.put(old.parent.ino, &old.name, left);
+        }
+        Ok(())
+    }
+
+    fn check_replaceable(&self, inode: &Inode, target: &Arc<Inode>) -> Result<()> {
+        match (inode.is_dir(), target.is_dir()) {
+            (true, false) => Err(Error::new(Errno::NOTDIR, "rename")),
+            (false, true) => Err(Error::new(Errno::ISDIR, "rename")),
+            (true, true) if !self.list(target)?.is_empty() => Err(Error::new(Errno::NOTEMPTY, "rename")),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_redirect(&self, inode: &Inode) -> Result<()> {
+        if inode.is_dir() && inode.state.read().has_lower() && self.config.redirect_dir != RedirectDir::On {
+            return Err(Error::new(Errno::XDEV, "rename a directory that has parts below"));
+        }
+        Ok(())
+    }
+
+    /// Marks an inode as one that goes from `from` to `to`, in a way that changes nothing as long as it has not.
+    fn mark_moved(&self, inode: &Arc<Inode>, from: &Place, to: &Place) -> Result<()> {
+        let (has_lower, has_origin) = {
+            let state = inode.state.read();
+            (state.has_lower(), state.flags.has_origin)
+        };
+        if has_lower || has_origin {
+            self.mark_impure(&to.parent, to.dir.as_fd())?;
+        }
+        if !inode.is_dir() {
+            return Ok(());
+        }
+        if has_lower {
+            return self.set_redirect(inode, from, to);
+        }
+        if !to.parent.state.read().lower_dirs().is_empty() {
+            // Nothing of its new namesake below is to show through.
+            self.dialect.set(from.at(), Mark::Opaque, b"y").during("set the opaque mark")?;
+        }
+        Ok(())
+    }
+
+    fn set_redirect(&self, inode: &Arc<Inode>, from: &Place, to: &Place) -> Result<()> {
+        let same_dir = from.parent.ino == to.parent.ino;
+        let known = inode.state.read().redirect().map(Box::<[u8]>::from);
+        let redirect: Box<[u8]> = match known {
+            Some(known) if same_dir || known.starts_with(b"/") => return Ok(()),
+            None if same_dir => from.name.as_bytes().into(),
+            known => {
+                let mut path = self.lower_path(&from.parent);
+                path.push(b'/');
+                path.extend_from_slice(known.as_deref().unwrap_or(from.name.as_bytes()));
+                path.into()
+            }
+        };
+        match self.dialect.set(from.at(), Mark::Redirect, &redirect) {
+            // Too long a path for the filesystem: the caller may still copy.
+            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => Err(Error::new(Errno::XDEV, "set the redirect mark")),
+            result => result.during("set the redirect mark"),
+        }?;
+        inode.state.write().extra_mut().redirect = Some(redirect);
+        Ok(())
+    }
+
+    /// The path under which the layers below know a directory; empty for the root.
+    fn lower_path(&self, dir: &Arc<Inode>) -> Vec<u8> {
+        let mut parts: Vec<Box<[u8]>> = Vec::new();
+        let mut current = Arc::clone(dir);
+        while current.ino != ROOT {
+            let parent = {
+                let state = current.state.read();
+                let redirect = state.redirect();
+                if let Some(path) = redirect.and_then(|redirect| redirect.strip_prefix(b"/")) {
+                    parts.push(path.into());
+                    break;
+                }
+                let Some(link) = state.links.as_slice().first() else { break };
+                parts.push(redirect.unwrap_or(link.name.as_bytes()).into());
+                Arc::clone(&link.parent)
+            };
+            current = parent;
+        }
+        parts.iter().rev().flat_map(|part| [b"/".as_slice(), part].concat()).collect()
+    }
+
+    fn exchange(&self, inode: &Arc<Inode>, old: &Place, target: &Arc<Inode>, new: &Place) -> Result<()> {
+        let (low, high) = if inode.ino < target.ino { (inode, target) } else { (target, inode) };
+        let (mut low, mut high) = (low.state.write(), high.state.write());
+        let (state, target_state) = if inode.ino < target.ino { (&mut low, &mut high) } else { (&mut high, &mut low) };
+        check_link(state, old)?;
+        check_link(target_state, new)?;
+        fs::renameat_with(
+            &*old.dir,
+            old.name.as_bytes(),
+            &*new.dir,
+            new.name.as_bytes(),
+            RenameFlags::EXCHANGE,
+        )
+        .during("exchange")?;
+        move_link(state, old, new);
+        move_link(target_state, new, old);
+        Ok(())
+    }
+
+    fn replace(&self, inode: &Arc<Inode>, old: &Place, target: Option<&Arc<Inode>>, new: &Place) -> Result<()> {
+        let work = self.work()?;
+        let leaves_whiteout = self.lower_shows(&old.parent, &old.name)?;
+        let mut slot = slot(new, target)?;
+        if slot == Slot::Dir && !is_physically_empty(new)? {
+            self.clear(work, new)?;
+        }
+        let target = match target {
+            Some(target) if target.ino < inode.ino => Some((target, Some(target.state.write()))),
+            Some(target) => Some((target, None)),
+            None => None,
+        };
+        let mut state = inode.state.write();
+        let target = target.map(|(target, state)| (target, state.unwrap_or_else(|| target.state.write())));
+        check_link(&state, old)?;
+        let mut orphan = None;
+        if let Some((_, target_state)) = &target {
+            check_link(target_state, new)?;
+            if target_state.links.as_slice().len() == 1 && slot != Slot::Free {
+                orphan = self.hold_orphan(new.at());
+            }
+        }
+        let plain = |flags| {
+            fs::renameat_with(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), flags).during("rename")
+        };
+        if leaves_whiteout && slot != Slot::Whiteout {
+            if work.whiteout_style() == WhiteoutStyle::Device {
+                match plain(RenameFlags::WHITEOUT) {
+                    // The filesystem cannot leave a whiteout by itself: put one into the free place, and exchange.
+                    Err(error) if error.errno() == Errno::INVAL && slot == Slot::Free => {
+                        work.place_whiteout(new.dir.as_fd(), new.name.as_bytes())?;
+                        slot = Slot::Whiteout;
+                        plain(RenameFlags::EXCHANGE)?;
+                    }
+                    result => result?,
+                }
+            } else {
+                plain(if slot == Slot::Free { RenameFlags::NOREPLACE } else { RenameFlags::EXCHANGE })?;
+                if slot == Slot::Free {
+                    work.place_whiteout(old.dir.as_fd(), old.name.as_bytes())?;
+                } else {
+                    work.replace_with_whiteout(old.dir.as_fd(), old.name.as_bytes(), slot == Slot::Dir)?;
+                }
+            }
+        } else if leaves_whiteout {
+            work.allow_whiteouts(old.dir.as_fd())?;
+            plain(RenameFlags::EXCHANGE)?;
+        } else if slot == Slot::Whiteout && inode.is_dir() {
+            plain(RenameFlags::EXCHANGE)?;
+            fs::unlinkat(&*old.dir, old.name.as_bytes(), AtFlags::empty()).during("remove a whiteout")?;
+        } else {
+            plain(RenameFlags::empty())?;
+        }
+        move_link(&mut state, old, new);
+        if let Some((target, mut target_state)) = target {
+            self.drop_link(target, &mut target_state, &new.parent, &new.name, orphan)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a directory that shows nothing, but holds whiteouts, by one that is empty indeed.
+    fn clear(&self, work: &WorkDir, place: &Place) -> Result<()> {
+        let from = place.at();
+        let attr = from.attr().during("stat")?;
+        let (staged, ()) = work.stage(|dir, name| fs::mkdirat(dir, name, Mode::RWXU))?;
+        let to = staged.at();
+        to.chown(Some(attr.uid), Some(attr.gid)).during("copy the owner")?;
+        to.chmod(attr.mode).during("copy the mode")?;
+        for name in split_names(&from.xattr_names().during("list attributes")?) {
+            if let Some(value) = from.xattr(name).during("read an attribute")? {
+                to.set_xattr(name, &value, XattrFlags::empty()).during("copy an attribute")?;
+            }
+        }
+        self.dialect.set(to, Mark::Opaque, b"y").during("set the opaque mark")?;
+        to.set_times(&times::exact(attr.atime, attr.mtime)).during("copy the times")?;
+        staged.commit(place.dir.as_fd(), place.name.as_bytes(), RenameFlags::EXCHANGE)
+    }
+}
+
+/// What lies in the upper where an entry is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Free,
+    Whiteout,
+    File,
+    Dir,
+}
+
+fn slot(new: &Place, target: Option<&Arc<Inode>>) -> Result<Slot> {
+    let Some(attr) = new.at().find().during("stat")? else { return Ok(Slot::Free) };
+    Ok(match target {
+        // Nothing is shown, so what is there is a whiteout.
+        None => Slot::Whiteout,
+        Some(_) if attr.kind() == Kind::Dir => Slot::Dir,
+        Some(_) => Slot::File,
+    })
+}
+
+fn is_physically_empty(place: &Place) -> Result<bool> {
+    let fd = place.at().open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY).during("open directory")?;
+    for entry in fs::Dir::new(fd).during("list directory")? {
+        let entry = entry.during("list directory")?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn check_link(state: &State, place: &Place) -> Result<()> {
+    match state.links.find(&place.parent, place.name.as_bytes()) {
+        Some(_) => Ok(()),
+        None => Err(Error::new(Errno::NOENT, "rename")),
+    }
+}
+
+fn move_link(state: &mut State, from: &Place, to: &Place) {
+    state.links.remove(&from.parent, from.name.as_bytes());
+    state.links.add(Link { parent: Arc::clone(&to.parent), name: to.name.clone(), in_upper: true });
+}

@@ -1,0 +1,103 @@
+//! Extended attributes. The overlay's own are not to be seen; what looks like them is stored under another name.
+
+use rustix::fs::XattrFlags;
+
+use crate::acl;
+use crate::at::split_names;
+use crate::copy_up::Data;
+use crate::error::{Errno, Error, Result};
+use crate::overlay::{Caller, Overlay};
+use crate::sys::creds;
+
+use super::check_unprotected;
+
+impl Overlay {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`, and those of getxattr(2).
+    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
+        self.check_acl_name(name)?;
+        let name = self.dialect.escape(name);
+        self.with_real(&self.inode(ino)?, |at, _| at.xattr_strict(&name), "getxattr")
+    }
+
+    /// The names of all attributes that the caller may see, each ended by a NUL.
+    ///
+    /// # Errors
+    /// Those of listxattr(2).
+    pub fn listxattr(&self, ino: u64, caller: Caller) -> Result<Vec<u8>> {
+        let names = self.with_real(&self.inode(ino)?, |at, _| at.xattr_names(), "listxattr")?;
+        let mut shown = Vec::with_capacity(names.len());
+        for name in split_names(&names) {
+            // The layer's filesystem shows these to us, but would not to every caller.
+            if name.starts_with(b"trusted.") && caller.uid != 0 || self.check_acl_name(name).is_err() {
+                continue;
+            }
+            if let Some(name) = self.dialect.unescape(name) {
+                shown.extend_from_slice(&name);
+                shown.push(0);
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Sets an attribute; `flags` are those of setxattr(2).
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENODATA`, `EPERM` for protected files, `EROFS`, those of copy-up and setxattr(2).
+    pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], flags: u32, caller: Caller) -> Result<()> {
+        self.check_acl_name(name)?;
+        let inode = self.inode(ino)?;
+        check_unprotected(&inode)?;
+        let flags = XattrFlags::from_bits_retain(flags);
+        let stored = self.dialect.escape(name);
+        if flags.contains(XattrFlags::REPLACE) {
+            // Fails before anything is copied up.
+            self.with_real(&inode, |at, _| at.xattr_strict(&stored), "setxattr")?;
+        }
+        self.copy_up(&inode, Data::Keep)?;
+        self.with_real(&inode, |at, _| at.set_xattr(&stored, value, flags), "setxattr")?;
+        if name == acl::ACCESS && inode.state.read().flags.setid {
+            self.drop_setgid_of_stranger(&inode, caller)?;
+        }
+        self.touched(&inode);
+        Ok(())
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`, `EPERM` for protected files, `EROFS`, those of copy-up and removexattr(2).
+    pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+        self.check_acl_name(name)?;
+        let inode = self.inode(ino)?;
+        check_unprotected(&inode)?;
+        let name = self.dialect.escape(name);
+        if !name.starts_with(b"system.") {
+            // Fails before anything is copied up.
+            self.with_real(&inode, |at, _| at.xattr_strict(&name), "removexattr")?;
+        }
+        self.copy_up(&inode, Data::Keep)?;
+        self.with_real(&inode, |at, _| at.remove_xattr(&name), "removexattr")?;
+        self.touched(&inode);
+        Ok(())
+    }
+
+    fn check_acl_name(&self, name: &[u8]) -> Result<()> {
+        if !self.config.acl && (name == acl::ACCESS || name == acl::DEFAULT) {
+            return Err(Error::new(Errno::OPNOTSUPP, "use an ACL"));
+        }
+        Ok(())
+    }
+
+    /// Who sets the ACL of a file of a group that he is no member of must not make it run as that group.
+    fn drop_setgid_of_stranger(&self, inode: &std::sync::Arc<crate::inode::Inode>, caller: Caller) -> Result<()> {
+        let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
+        let kept = caller.uid == 0 || creds::is_member(caller.pid, caller.gid, attr.gid);
+        if attr.mode & libc::S_ISGID != 0 && !kept {
+            self.with_real(inode, |at, _| at.chmod(attr.mode & !libc::S_ISGID), "drop the set-group-id bit")?;
+        }
+        Ok(())
+    }
+}

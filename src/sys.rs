@@ -1,0 +1,6 @@
+//! What rustix lacks. The only room with `unsafe`, and as little of it as can be.
+
+pub mod creds;
+pub mod fileattr;
+pub mod handle;
+pub mod tree;

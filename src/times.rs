@@ -1,0 +1,42 @@
+//! Times as utimensat(2) takes them.
+
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+
+use crate::at::At;
+use crate::attr::Time;
+use crate::error::Errno;
+
+/// A time to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewTime {
+    /// The current one.
+    Now,
+    /// This one.
+    At(Time),
+}
+
+/// Sets what is given, and keeps the rest.
+pub fn partial(atime: Option<NewTime>, mtime: Option<NewTime>) -> Timestamps {
+    Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) }
+}
+
+/// Sets both.
+pub fn exact(atime: Time, mtime: Time) -> Timestamps {
+    partial(Some(NewTime::At(atime)), Some(NewTime::At(mtime)))
+}
+
+/// The times of `at`, to be restored.
+///
+/// # Errors
+/// Those of statx(2).
+pub fn of(at: At<'_>) -> Result<Timestamps, Errno> {
+    at.attr().map(|attr| exact(attr.atime, attr.mtime))
+}
+
+fn timespec(time: Option<NewTime>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(NewTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(NewTime::At(Time { sec, nsec })) => Timespec { tv_sec: sec, tv_nsec: nsec.into() },
+    }
+}

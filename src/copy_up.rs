@@ -13,6 +13,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags}
 
 use crate::at::{At, split_names};
 use crate::attr::{Attr, Kind};
+use crate::cache::Known;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::{Inode, Link, Lower};
 use crate::layer::marks::Mark;
@@ -64,6 +65,21 @@ impl Overlay {
     /// Whether a change of `ino` has to copy data first, which may take long.
     pub fn must_copy_data(&self, ino: u64) -> bool {
         self.table.get(ino).is_some_and(|inode| inode.kind == Kind::File && inode.state.read().upper.is_none())
+    }
+
+    /// Whether renaming `name` has to copy data first, as far as that is known without asking the layers.
+    pub fn rename_copies_data(&self, parent: u64, name: &[u8]) -> bool {
+        matches!(self.caches.names.get(parent, name), Some(Known::Inode(ino)) if self.must_copy_data(ino))
+    }
+
+    /// Whether removing `name` has to copy data first: that of a file which has other names in a lower layer.
+    pub fn removal_copies_data(&self, parent: u64, name: &[u8]) -> bool {
+        match self.caches.names.get(parent, name) {
+            Some(Known::Inode(ino)) if self.must_copy_data(ino) => {
+                self.caches.attrs.get(&ino).is_some_and(|attr| attr.nlink > 1)
+            }
+            _ => false,
+        }
     }
 
     /// Gives a name of an indexed inode its entry in the upper.
@@ -148,8 +164,7 @@ impl Overlay {
         let (staged, ()) = match attr.kind() {
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-                let (staged, file) =
-                    work.stage(|dir, name| fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))?;
+                let (staged, file) = work.stage(|dir, name| fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))?;
                 let source = source.open_noatime(OFlags::RDONLY).during("open for copy-up")?;
                 if data == Data::Keep {
                     data::copy(&source, &file, attr.size)?;

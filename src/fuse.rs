@@ -1,11 +1,14 @@
 //! The FUSE adapter: decode, call the overlay, reply once. The only importer of `fuser`, with the files below it.
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+mod adapter;
+mod convert;
+mod pool;
+mod reply;
+mod session;
+
 use std::time::Duration;
 
-use crate::error::{Errno, Error, Result};
-use crate::overlay::Overlay;
+pub use self::session::Session;
 
 /// How the kernel is to treat this mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,24 +23,14 @@ pub struct Settings {
     pub readers: usize,
 }
 
-/// A mounted overlay that has answered the kernel's first request.
-#[derive(Debug)]
-pub struct Session {}
-
-impl Session {
-    /// Answers the kernel's INIT on `fd`, an open /dev/fuse that is mounted already.
-    ///
-    /// # Errors
-    /// What went wrong on the FUSE device.
-    pub fn start(_fd: OwnedFd, _overlay: Arc<Overlay>, _settings: &Settings) -> Result<Self> {
-        Err(Error::new(Errno::NOSYS, "FUSE session"))
-    }
-
-    /// Serves requests until the filesystem is unmounted.
-    ///
-    /// # Errors
-    /// What went wrong on the FUSE device.
-    pub fn run(self) -> Result<()> {
-        Ok(())
+/// Panics on a name that tests look up to see what a panic does to the mount.
+#[cfg(feature = "failpoints")]
+#[allow(clippy::panic)]
+fn panic_if_asked(name: &std::ffi::OsStr) {
+    if name == "plyfs-failpoint-panic" {
+        panic!("a test asked for it");
     }
 }
+
+#[cfg(not(feature = "failpoints"))]
+fn panic_if_asked(_name: &std::ffi::OsStr) {}

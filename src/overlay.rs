@@ -50,7 +50,6 @@ pub struct Overlay {
     pub(crate) max_orphans: usize,
     /// Whether we may make files that belong to others.
     pub(crate) may_chown: bool,
-    root: Arc<Inode>,
     root_fd: Arc<OwnedFd>,
     owner: (u32, u32),
 }
@@ -107,7 +106,7 @@ impl Overlay {
         }
         let table = Table::default();
         // The root is known as long as the overlay lives.
-        let root = table.look_up(Arc::new(Inode::new(ROOT, Kind::Dir, state)));
+        drop(table.look_up(Arc::new(Inode::new(ROOT, Kind::Dir, state))));
         let devices = upper.iter().chain(&lowers).map(|layer| layer.attr.dev);
         Ok(Arc::new(Self {
             numbers: Numbers::new(devices),
@@ -124,7 +123,6 @@ impl Overlay {
             orphans: AtomicUsize::new(0),
             max_orphans: quarter,
             may_chown: sys::creds::may_chown(),
-            root,
             root_fd: Arc::new(root_fd),
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             config: config.clone(),
@@ -164,11 +162,6 @@ impl Overlay {
     /// Whether POSIX ACLs are supported.
     pub fn has_acls(&self) -> bool {
         self.config.acl
-    }
-
-    /// The root directory.
-    pub(crate) fn root(&self) -> &Arc<Inode> {
-        &self.root
     }
 
     /// The user and group that this process runs as.

@@ -92,14 +92,21 @@ impl Overlay {
             let name = entry.name.as_bytes();
             let mut shown = Entry { ino: entry.ino, kind: entry.kind, name, next, attr: None };
             if with_attrs {
-                // Gone since: it is not told, as on any filesystem.
-                let Some((inode, attr)) = self.look_up(&handle.inode, &entry.name)? else { continue };
-                shown.kind = inode.kind;
-                shown.ino = inode.ino;
-                shown.attr = Some(attr);
+                match self.look_up(&handle.inode, &entry.name) {
+                    Ok(Some((inode, attr))) => {
+                        shown.kind = inode.kind;
+                        shown.ino = inode.ino;
+                        shown.attr = Some(attr);
+                    }
+                    // Gone since: it is not told, as on any filesystem.
+                    Ok(None) => continue,
+                    // Whoever looks at this entry gets the error; the others are not to suffer from it.
+                    Err(error) => log::debug!("{error}"),
+                }
             }
+            let counted = shown.attr.is_some();
             if sink(&shown) {
-                if with_attrs {
+                if counted {
                     self.forget(shown.ino, 1);
                 }
                 break;

@@ -195,14 +195,8 @@ impl Overlay {
         let (state, target_state) = if inode.ino < target.ino { (&mut low, &mut high) } else { (&mut high, &mut low) };
         check_link(state, old)?;
         check_link(target_state, new)?;
-        fs::renameat_with(
-            &*old.dir,
-            old.name.as_bytes(),
-            &*new.dir,
-            new.name.as_bytes(),
-            RenameFlags::EXCHANGE,
-        )
-        .during("exchange")?;
+        fs::renameat_with(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), RenameFlags::EXCHANGE)
+            .during("exchange")?;
         move_link(state, old, new);
         move_link(target_state, new, old);
         Ok(())
@@ -211,7 +205,7 @@ impl Overlay {
     fn replace(&self, inode: &Arc<Inode>, old: &Place, target: Option<&Arc<Inode>>, new: &Place) -> Result<()> {
         let work = self.work()?;
         let leaves_whiteout = self.lower_shows(&old.parent, &old.name)?;
-        let mut slot = slot(new, target)?;
+        let slot = slot(new, target)?;
         if slot == Slot::Dir && !is_physically_empty(new)? {
             self.clear(work, new)?;
         }
@@ -239,7 +233,6 @@ impl Overlay {
                     // The filesystem cannot leave a whiteout by itself: put one into the free place, and exchange.
                     Err(error) if error.errno() == Errno::INVAL && slot == Slot::Free => {
                         work.place_whiteout(new.dir.as_fd(), new.name.as_bytes())?;
-                        slot = Slot::Whiteout;
                         plain(RenameFlags::EXCHANGE)?;
                     }
                     result => result?,

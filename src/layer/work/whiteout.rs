@@ -23,7 +23,7 @@ pub enum WhiteoutStyle {
 }
 
 /// The name of the file that hides `name` in the style of [`WhiteoutStyle::DotFile`].
-pub fn dot_name(name: &[u8]) -> Vec<u8> {
+pub(super) fn dot_name(name: &[u8]) -> Vec<u8> {
     [DOT_WHITEOUT, name].concat()
 }
 

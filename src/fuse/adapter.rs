@@ -1,0 +1,633 @@
+//! The kernel's requests, each a call to the overlay and one reply.
+//!
+//! What is quick is answered where it arrives: waking another thread would take longer than most requests do. What has
+//! to copy data, or to wait for the disk, goes to a worker.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::OFlags;
+
+use crate::attr::{Attr, Kind};
+use crate::error::{Errno, Error, Result};
+use crate::ops::SetAttr;
+use crate::overlay::{Caller, Overlay};
+use crate::sys::fileattr::{self, FsXattr};
+
+use super::pool::Pool;
+use super::reply::{Refuse, answer, guarded};
+use super::{Settings, convert, session};
+
+/// Threads for what takes long.
+const WORKERS: usize = 4;
+/// As good as without end.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// Node ids are not given to another inode while the kernel knows them.
+const GENERATION: Generation = Generation(0);
+
+thread_local! {
+    /// What a read is read into, kept for the next.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The overlay as a FUSE filesystem.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    overlay: Arc<Overlay>,
+    pool: Pool,
+    /// How long the kernel may keep entries and attributes.
+    timeout: Duration,
+    writeback: bool,
+    /// The only user besides root who may use the mount, if others may not.
+    only: Option<u32>,
+}
+
+impl Adapter {
+    /// # Errors
+    /// Those of starting threads.
+    pub(super) fn new(overlay: Arc<Overlay>, settings: &Settings) -> io::Result<Self> {
+        let only = settings.allow_root.then(|| rustix::process::geteuid().as_raw());
+        // What the kernel keeps, it shows to everybody.
+        let timeout = if only.is_some() { Duration::ZERO } else { settings.timeout.unwrap_or(FOREVER) };
+        Ok(Self { overlay, pool: Pool::new(WORKERS)?, timeout, writeback: settings.writeback, only })
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// `EACCES` when the mount is not for him.
+    fn caller(&self, request: &Request) -> Result<Caller> {
+        let caller = holder(request);
+        match self.only {
+            Some(only) if caller.uid != only && caller.uid != 0 => {
+                Err(Error::new(Errno::ACCESS, "use a mount of another user"))
+            }
+            _ => Ok(caller),
+        }
+    }
+
+    /// Answers here, or in the pool if that will take long.
+    fn dispatch<R, T>(
+        &self,
+        request: &Request,
+        is_slow: bool,
+        reply: R,
+        work: impl FnOnce(&Overlay, Caller) -> Result<T> + Send + 'static,
+        send: impl FnOnce(R, T) + Send + 'static,
+    ) where
+        R: Refuse + Send + 'static,
+    {
+        let caller = self.caller(request);
+        if is_slow {
+            let overlay = Arc::clone(&self.overlay);
+            self.pool.run(move || answer(reply, || work(&overlay, caller?), send));
+        } else {
+            answer(reply, || work(&self.overlay, caller?), send);
+        }
+    }
+
+    /// Sends an entry, or that there is none.
+    fn send_entry(timeout: Duration) -> impl FnOnce(ReplyEntry, Option<Attr>) + Send {
+        move |reply, attr| {
+            // Node id 0: the kernel may keep that there is no such name.
+            let attr = attr.map_or_else(|| convert::bare_attr(0, Kind::File), |attr| convert::attr(&attr));
+            reply.entry(&timeout, &attr, GENERATION);
+        }
+    }
+
+    /// The flags to open a file with.
+    fn open_flags(&self, flags: i32) -> OFlags {
+        let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+        // To write back a page of which only a part was written, the kernel reads it.
+        if self.writeback && flags & OFlags::ACCMODE == OFlags::WRONLY {
+            flags & !OFlags::ACCMODE | OFlags::RDWR
+        } else {
+            flags
+        }
+    }
+}
+
+/// Who asks by a handle: who opened the file has let him.
+fn holder(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+/// Sends what has neither data nor attributes.
+fn send_empty(reply: ReplyEmpty, (): ()) {
+    reply.ok();
+}
+
+fn send_written(reply: ReplyWrite, written: usize) {
+    reply.written(u32::try_from(written).unwrap_or(u32::MAX));
+}
+
+/// Sends an attribute's value, or a list of names, as far as there is room for it.
+fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) {
+    move |reply, value| match u32::try_from(value.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(&value),
+        _ => reply.error(fuser::Errno::ERANGE),
+    }
+}
+
+/// Changing one of these may mean to copy its data first.
+macro_rules! is_slow {
+    ($self:ident, $ino:expr) => {
+        $self.overlay.must_copy_data($ino.0)
+    };
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        session::negotiate(config, self.overlay.has_acls(), self.writeback);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let work = || {
+            self.caller(request)?;
+            super::panic_if_asked(name);
+            self.overlay.lookup(parent.0, name.as_bytes())
+        };
+        answer(reply, work, Self::send_entry(self.timeout));
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        let forget = || {
+            self.overlay.forget(ino.0, count);
+            Ok(())
+        };
+        if let Err(error) = guarded(forget) {
+            log::error!("{error}");
+        }
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, _file: Option<FileHandle>, reply: ReplyAttr) {
+        let work = || {
+            self.caller(request)?;
+            self.overlay.getattr(ino.0)
+        };
+        answer(reply, work, |reply, attr| reply.attr(&self.timeout, &convert::attr(&attr)));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        file: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(convert::new_time), mtime.map(convert::new_time));
+        let set = SetAttr { mode, uid, gid, size, atime, mtime };
+        let timeout = self.timeout;
+        self.dispatch(
+            request,
+            size != Some(0) && is_slow!(self, ino),
+            reply,
+            move |overlay, caller| overlay.setattr(ino.0, &set, file.map(|file| file.0), caller),
+            move |reply, attr| reply.attr(&timeout, &convert::attr(&attr)),
+        );
+    }
+
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let work = || {
+            self.caller(request)?;
+            self.overlay.readlink(ino.0)
+        };
+        answer(reply, work, |reply, target| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let work = || {
+            let device = convert::decode_device(rdev);
+            self.overlay.mknod(parent.0, name.as_bytes(), mode, umask, device, self.caller(request)?).map(Some)
+        };
+        answer(reply, work, Self::send_entry(self.timeout));
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let work = || self.overlay.mkdir(parent.0, name.as_bytes(), mode, umask, self.caller(request)?).map(Some);
+        answer(reply, work, Self::send_entry(self.timeout));
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let work = || {
+            let target = target.as_os_str().as_bytes();
+            self.overlay.symlink(parent.0, name.as_bytes(), target, self.caller(request)?).map(Some)
+        };
+        answer(reply, work, Self::send_entry(self.timeout));
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.dispatch(
+            request,
+            self.overlay.removal_copies_data(parent.0, name.as_bytes()),
+            reply,
+            move |overlay, _| overlay.unlink(parent.0, name.as_bytes()),
+            send_empty,
+        );
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let work = || {
+            self.caller(request)?;
+            self.overlay.rmdir(parent.0, name.as_bytes())
+        };
+        answer(reply, work, send_empty);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        self.dispatch(
+            request,
+            self.overlay.rename_copies_data(parent.0, name.as_bytes())
+                || self.overlay.rename_copies_data(new_parent.0, new_name.as_bytes()),
+            reply,
+            move |overlay, _| overlay.rename(parent.0, name.as_bytes(), new_parent.0, new_name.as_bytes(), flags),
+            send_empty,
+        );
+    }
+
+    fn link(&self, request: &Request, ino: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+        let new_name = new_name.to_owned();
+        self.dispatch(
+            request,
+            is_slow!(self, ino),
+            reply,
+            move |overlay, _| overlay.link(ino.0, new_parent.0, new_name.as_bytes()).map(Some),
+            Self::send_entry(self.timeout),
+        );
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let flags = self.open_flags(flags.0);
+        let copies = flags.intersects(OFlags::WRONLY | OFlags::RDWR) && !flags.contains(OFlags::TRUNC);
+        self.dispatch(
+            request,
+            copies && is_slow!(self, ino),
+            reply,
+            move |overlay, caller| overlay.open_file(ino.0, flags, caller),
+            // Nothing but the mount changes data, so that the pages of earlier opens hold.
+            |reply, file| reply.opened(FileHandle(file), FopenFlags::FOPEN_KEEP_CACHE),
+        );
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let flags = self.open_flags(flags);
+        let work = || self.overlay.create(parent.0, name.as_bytes(), mode, umask, flags, self.caller(request)?);
+        answer(reply, work, |reply, (attr, file)| {
+            let attr = convert::attr(&attr);
+            reply.created(&self.timeout, &attr, GENERATION, FileHandle(file), FopenFlags::FOPEN_KEEP_CACHE);
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let len = usize::try_from(size).unwrap_or(usize::MAX);
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
+            let buffer = buffer.get_mut(..len).unwrap_or_default();
+            let result = guarded(|| self.overlay.read(file.0, offset, buffer));
+            answer(reply, || result, |reply, read| reply.data(buffer.get(..read).unwrap_or_default()));
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let drops_setid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        answer(reply, || self.overlay.write(file.0, offset, data, drops_setid, holder(request)), send_written);
+    }
+
+    fn flush(&self, _request: &Request, _ino: INodeNo, _file: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        // Nothing is kept back that would have to be written: the kernel need not ask again.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        file: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let work = || {
+            self.overlay.release(file.0);
+            Ok(())
+        };
+        answer(reply, work, send_empty);
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, file: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let overlay = Arc::clone(&self.overlay);
+        self.pool.run(move || answer(reply, || overlay.fsync(file.0, data_only), send_empty));
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let work = || {
+            self.caller(request)?;
+            self.overlay.open_dir(ino.0)
+        };
+        answer(reply, work, |reply, dir| {
+            reply.opened(FileHandle(dir), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
+        });
+    }
+
+    fn readdir(&self, _request: &Request, _ino: INodeNo, dir: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let work = || {
+            self.overlay.read_dir(dir.0, offset, false, |entry| {
+                let name = OsStr::from_bytes(entry.name);
+                reply.add(INodeNo(entry.ino), entry.next, convert::kind(entry.kind), name)
+            })
+        };
+        match guarded(work) {
+            Ok(()) => reply.ok(),
+            result => answer(reply, || result, |reply, ()| reply.ok()),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        dir: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let work = || {
+            self.overlay.read_dir(dir.0, offset, true, |entry| {
+                let name = OsStr::from_bytes(entry.name);
+                // Without attributes, node id 0: a name that does not count as looked up.
+                let (node, attr): (u64, FileAttr) = match &entry.attr {
+                    Some(attr) => (entry.ino, convert::attr(attr)),
+                    None => (0, convert::bare_attr(entry.ino, entry.kind)),
+                };
+                reply.add(INodeNo(node), entry.next, name, &self.timeout, &attr, GENERATION)
+            })
+        };
+        match guarded(work) {
+            Ok(()) => reply.ok(),
+            result => answer(reply, || result, |reply, ()| reply.ok()),
+        }
+    }
+
+    fn releasedir(&self, _request: &Request, _ino: INodeNo, dir: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        let work = || {
+            self.overlay.release_dir(dir.0);
+            Ok(())
+        };
+        answer(reply, work, send_empty);
+    }
+
+    fn fsyncdir(&self, _request: &Request, ino: INodeNo, _dir: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        let overlay = Arc::clone(&self.overlay);
+        self.pool.run(move || answer(reply, || overlay.fsync_dir(ino.0), send_empty));
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        answer(
+            reply,
+            || self.overlay.statfs(),
+            |reply, stat| {
+                let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+                reply.statfs(
+                    stat.f_blocks,
+                    stat.f_bfree,
+                    stat.f_bavail,
+                    stat.f_files,
+                    stat.f_ffree,
+                    small(stat.f_bsize),
+                    small(stat.f_namemax),
+                    small(stat.f_frsize),
+                );
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.dispatch(
+            request,
+            is_slow!(self, ino),
+            reply,
+            move |overlay, caller| overlay.setxattr(ino.0, name.as_bytes(), &value, flags.cast_unsigned(), caller),
+            send_empty,
+        );
+    }
+
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let work = || {
+            self.caller(request)?;
+            self.overlay.getxattr(ino.0, name.as_bytes())
+        };
+        answer(reply, work, send_xattr(size));
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        answer(reply, || self.overlay.listxattr(ino.0, self.caller(request)?), send_xattr(size));
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_owned();
+        self.dispatch(
+            request,
+            is_slow!(self, ino),
+            reply,
+            move |overlay, _| overlay.removexattr(ino.0, name.as_bytes()),
+            send_empty,
+        );
+    }
+
+    fn ioctl(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _file: FileHandle,
+        _flags: IoctlFlags,
+        command: u32,
+        data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let sets = matches!(command, fileattr::SETFLAGS | fileattr::FSSETXATTR);
+        let data = data.to_vec();
+        self.dispatch(
+            request,
+            sets && is_slow!(self, ino),
+            reply,
+            move |overlay, _| file_flags(overlay, ino.0, command, &data),
+            |reply, data| reply.ioctl(0, &data),
+        );
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let (overlay, caller) = (Arc::clone(&self.overlay), holder(request));
+        let work = move || overlay.fallocate(file.0, offset, length, mode.cast_unsigned(), caller);
+        self.pool.run(move || answer(reply, work, send_empty));
+    }
+
+    fn lseek(&self, _request: &Request, _ino: INodeNo, file: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let work = || {
+            let offset = u64::try_from(offset).map_err(|_| Error::new(Errno::NXIO, "seek"))?;
+            match whence {
+                libc::SEEK_DATA => self.overlay.seek(file.0, offset, false),
+                libc::SEEK_HOLE => self.overlay.seek(file.0, offset, true),
+                _ => Err(Error::new(Errno::INVAL, "seek")),
+            }
+        };
+        answer(reply, work, |reply, offset| reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)));
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _from_ino: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _to_ino: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (overlay, caller) = (Arc::clone(&self.overlay), holder(request));
+        // The reply has 32 bits for what was copied.
+        let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(usize::MAX);
+        let work = move || overlay.copy_range(from.0, from_offset, to.0, to_offset, len, caller);
+        self.pool.run(move || answer(reply, work, send_written));
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks permissions by itself.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn bmap(&self, _request: &Request, _ino: INodeNo, _block_size: u32, _block: u64, reply: ReplyBmap) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _file: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Files and directories are always ready; the kernel need not ask again.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+}
+
+/// Reads or sets inode flags.
+fn file_flags(overlay: &Overlay, ino: u64, command: u32, data: &[u8]) -> Result<Vec<u8>> {
+    let short = || Error::new(Errno::INVAL, "read an ioctl's argument");
+    match command {
+        fileattr::GETFLAGS => overlay.flags(ino).map(|flags| flags.to_ne_bytes().to_vec()),
+        fileattr::SETFLAGS => {
+            let flags = data.first_chunk().ok_or_else(short)?;
+            overlay.set_flags(ino, u32::from_ne_bytes(*flags)).map(|()| Vec::new())
+        }
+        fileattr::FSGETXATTR => overlay.extended_flags(ino).map(FsXattr::to_bytes),
+        fileattr::FSSETXATTR => {
+            let flags = FsXattr::from_bytes(data).ok_or_else(short)?;
+            overlay.set_extended_flags(ino, flags).map(|()| Vec::new())
+        }
+        _ => Err(Error::new(Errno::NOTTY, "ioctl")),
+    }
+}

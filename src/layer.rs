@@ -15,7 +15,7 @@ use rustix::fs::{self, Mode, OFlags};
 
 use crate::at::At;
 use crate::attr::Attr;
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::name::Name;
 use crate::sys;
 
@@ -45,7 +45,8 @@ impl Layer {
     pub fn open_lower(path: &Path) -> Result<Self> {
         let mut layer = Self::open(path, "lowerdir")?;
         match sys::tree::read_only_clone(layer.root.as_fd()) {
-            Ok(clone) => layer.root = clone,
+            // The clone is O_PATH, with which file handles cannot be opened.
+            Ok(clone) => layer.root = open_readable(clone.as_fd()).unwrap_or(clone),
             Err(errno) => log::debug!("{}: no private mount: {errno}", path.display()),
         }
         Ok(layer)
@@ -64,10 +65,9 @@ impl Layer {
         let root = fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(named)?;
         let attr = At::fd(&root).attr().map_err(named)?;
         let magic = fs::fstatfs(&root).map_err(named)?.f_type as u64;
-        // The ioctl needs a real descriptor; without one, origins carry a zero UUID.
-        let uuid = fs::openat(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|fd| sys::fileattr::filesystem_uuid(fd.as_fd()))
-            .unwrap_or_default();
+        // Who may search the layer but not list it gets along without.
+        let root = open_readable(root.as_fd()).unwrap_or(root);
+        let uuid = sys::fileattr::filesystem_uuid(root.as_fd()).unwrap_or_default();
         Ok(Self { root, path: path.to_owned(), attr, uuid, magic })
     }
 
@@ -75,6 +75,11 @@ impl Layer {
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
+}
+
+/// The directory `dir`, open for more than finding names in it.
+fn open_readable(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    fs::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// How an option and its path are named in a message: `lowerdir=/a/b`.

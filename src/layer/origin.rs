@@ -105,7 +105,11 @@ impl Origin {
                 Some(Source { dev: attr.dev, ino: attr.ino, nlink: Some(attr.nlink) })
             }
             Err(Errno::PERM) => Some(source(self.handle_inode(layer.magic)?)),
-            Err(_) => None,
+            Err(Errno::STALE) => None,
+            Err(errno) => {
+                log::warn!("{}: cannot look an origin up: {errno}", layer.path.display());
+                None
+            }
         }
     }
 

@@ -114,6 +114,9 @@ impl Overlay {
             gates.remove(&inode.ino);
         }
         drop(gates);
+        if result.is_ok() {
+            self.attributes_moved(inode);
+        }
         result
     }
 

@@ -3,9 +3,10 @@
 //! Its operations are in `ops/`, a file for each kind; how a name becomes an inode is in `resolve.rs`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustix::fs::{self, Mode, OFlags};
@@ -52,6 +53,16 @@ pub struct Overlay {
     pub(crate) may_chown: bool,
     root_fd: Arc<OwnedFd>,
     owner: (u32, u32),
+    watcher: OnceLock<Watcher>,
+}
+
+/// Who is told of inodes whose attributes are not what was told last.
+struct Watcher(Box<dyn Fn(u64) + Send + Sync>);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 /// Who asks.
@@ -124,6 +135,7 @@ impl Overlay {
             max_orphans: quarter,
             may_chown: sys::creds::may_chown(),
             root_fd: Arc::new(root_fd),
+            watcher: OnceLock::new(),
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             config: config.clone(),
         }))
@@ -136,6 +148,22 @@ impl Overlay {
             && let Err(errno) = work.close()
         {
             log::warn!("cannot empty the work directory: {errno}");
+        }
+    }
+
+    /// Has `watcher` called with the node id of every inode whose attributes have changed by more than the operation
+    /// that is under way says: what is copied up has another change time, a directory another link count. Only the
+    /// first watcher counts.
+    pub fn watch(&self, watcher: impl Fn(u64) + Send + Sync + 'static) {
+        if self.watcher.set(Watcher(Box::new(watcher))).is_err() {
+            log::warn!("the overlay is watched already");
+        }
+    }
+
+    /// Tells the watcher.
+    pub(crate) fn attributes_moved(&self, inode: &Inode) {
+        if let Some(Watcher(watcher)) = self.watcher.get() {
+            watcher(inode.ino);
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use fuser::{Config, InitFlags, KernelConfig, SessionACL};
+use fuser::{Config, INodeNo, InitFlags, KernelConfig, SessionACL};
 
 use crate::error::{Errno, Error, Result};
 use crate::overlay::Overlay;
@@ -50,12 +50,19 @@ impl Session {
     /// # Errors
     /// What went wrong on the FUSE device.
     pub fn start(fd: OwnedFd, overlay: Arc<Overlay>, settings: &Settings) -> Result<Self> {
-        let adapter = Adapter::new(overlay, settings).map_err(|error| failed("start threads", error))?;
+        let adapter = Adapter::new(Arc::clone(&overlay), settings).map_err(|error| failed("start threads", error))?;
         let mut config = Config::default();
         config.n_threads = Some(settings.readers.max(1));
         // Who may use the mount is the kernel's decision, and the adapter's for `allow_root`.
         let inner = fuser::Session::from_fd(adapter, fd, SessionACL::All, config)
             .map_err(|error| failed("answer the kernel", error))?;
+        let notifier = inner.notifier();
+        overlay.watch(move |ino| {
+            // A negative offset: the attributes only, the pages hold.
+            if let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0) {
+                log::debug!("the kernel keeps attributes of inode {ino}: {error}");
+            }
+        });
         Ok(Self { inner })
     }
 

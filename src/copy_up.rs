@@ -99,6 +99,9 @@ impl Overlay {
         At::fd(&dir).set_times(&times).during("restore times")?;
         state.links.add(Link { parent: Arc::clone(parent), name: name.clone(), in_upper: true });
         drop(state);
+        // The mark may be relative to the upper's count, which has just grown. Should we stop before it is right, the
+        // count is too high, which keeps the index for longer, and loses nothing.
+        self.mark_link_count(inode)?;
         self.touched(inode);
         Ok(())
     }

@@ -344,7 +344,7 @@ impl Overlay {
     ) -> Result<LowerFound> {
         let mut taken: Vec<Arc<LowerDir>> = Vec::new();
         let mut top: Option<Attr> = None;
-        let mut search = Search { dirs: dirs.iter(), next_layer: 0, name, path: None };
+        let mut search = Search { dirs: dirs.iter(), next_layer: 0, name, path: None, stopped: false };
         search.follow(redirect);
         while let Some((base, name)) = self.next_place(&mut search)? {
             let fd = self.lower_dir(&base)?;
@@ -378,32 +378,53 @@ impl Overlay {
     /// The next directory to look into, and the name to look for there.
     fn next_place(&self, search: &mut Search<'_>) -> Result<Option<(Arc<LowerDir>, Name)>> {
         loop {
-            let Some((dirs, last)) = &search.path else {
+            if search.path.is_none() {
                 let Some(dir) = search.dirs.next() else { return Ok(None) };
                 search.next_layer = dir.layer.saturating_add(1);
                 let Some(name) = search.name.clone() else { return Ok(None) };
                 return Ok(Some((Arc::clone(dir), name)));
-            };
-            let Some(root) = self.lower_roots.get(usize::from(search.next_layer)) else { return Ok(None) };
+            }
+            let root = self.lower_roots.get(usize::from(search.next_layer));
+            let Some(root) = root.filter(|_| !search.stopped) else { return Ok(None) };
             search.next_layer = search.next_layer.saturating_add(1);
-            if let Some(dir) = self.descend(root, dirs)? {
+            let dir = self.descend(root, search)?;
+            if let (Some(dir), Some((_, last))) = (dir, &search.path) {
                 return Ok(Some((dir, last.clone())));
             }
         }
     }
 
-    /// The directory at `path` in one layer.
-    fn descend(&self, root: &Arc<LowerDir>, path: &[Name]) -> Result<Option<Arc<LowerDir>>> {
-        let mut dir = Arc::clone(root);
-        for name in path {
-            let fd = self.lower_dir(&dir)?;
-            let found = self.probe_lower(&dir, At::new(&fd, name.as_bytes()))?;
-            if !matches!(found.probe, Probe::Dir { .. }) {
-                return Ok(None);
+    /// The directory at the search's path in one layer. What hides the path from the layers below, or says that they
+    /// know it as another, is noted in `search`.
+    fn descend(&self, root: &Arc<LowerDir>, search: &mut Search<'_>) -> Result<Option<Arc<LowerDir>>> {
+        let Some((path, _)) = &mut search.path else { return Ok(None) };
+        let mut dir = Some(Arc::clone(root));
+        let mut below = Vec::with_capacity(path.len());
+        for name in path.drain(..) {
+            let Some(parent) = dir.take() else {
+                below.push(name);
+                continue;
+            };
+            let fd = self.lower_dir(&parent)?;
+            let found = self.probe_lower(&parent, At::new(&fd, name.as_bytes()))?;
+            match found.probe {
+                Probe::Absent => {}
+                Probe::Whiteout | Probe::File => search.stopped = true,
+                Probe::Dir { opaque } => {
+                    search.stopped |= opaque;
+                    dir = Some(LowerDir::child(&parent, name.clone(), found.xattr_whiteouts));
+                }
             }
-            dir = LowerDir::child(&dir, name.clone(), found.xattr_whiteouts);
+            match found.redirect.filter(|_| self.follows_redirects()) {
+                None => below.push(name),
+                Some(redirect) => match Redirect::parse(&redirect).during("read a redirect")? {
+                    Redirect::Name(name) => below.push(name),
+                    Redirect::Path(path) => below = path,
+                },
+            }
         }
-        Ok(Some(dir))
+        *path = below;
+        Ok(dir)
     }
 
     /// What one lower layer holds.
@@ -425,7 +446,8 @@ impl Overlay {
         }
         if attr.kind() != Kind::Dir {
             let marked = dir.xattr_whiteouts && attr.kind() == Kind::File && attr.size == 0;
-            let probe = if marked && is_xattr_whiteout(at).during("read marks")? { Probe::Whiteout } else { Probe::File };
+            let probe =
+                if marked && is_xattr_whiteout(at).during("read marks")? { Probe::Whiteout } else { Probe::File };
             return Ok(LowerProbe { attr: Some(attr), ..plain(probe) });
         }
         let marks = Marks::of_lower(at, self.dialect).during("read marks")?;
@@ -450,6 +472,8 @@ struct Search<'d> {
     name: Option<Name>,
     /// The directories and the last name of an absolute redirect.
     path: Option<(Vec<Name>, Name)>,
+    /// What was found on the path hides it from the layers below.
+    stopped: bool,
 }
 
 impl Search<'_> {

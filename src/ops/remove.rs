@@ -105,7 +105,7 @@ impl Overlay {
     ///
     /// # Errors
     /// Those of setxattr(2).
-    pub(super) fn mark_link_count(&self, inode: &Arc<Inode>) -> Result<()> {
+    pub(crate) fn mark_link_count(&self, inode: &Arc<Inode>) -> Result<()> {
         let state = inode.state.read();
         let Some(nlink) = state.nlink() else { return Ok(()) };
         let dialect = self.dialect;

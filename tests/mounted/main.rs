@@ -1,0 +1,43 @@
+//! The overlay through a mount, operation by operation, as a process sees it.
+//!
+//! Every test runs against plyfs and, with `PLYFS_TEST_BACKEND=kernel`, against the kernel's overlayfs, which is how the
+//! tests themselves are tested.
+#![allow(
+    unsafe_code,
+    missing_docs,
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects,
+    clippy::let_underscore_must_use,
+    clippy::undocumented_unsafe_blocks
+)]
+
+#[macro_use]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod acl;
+mod attr;
+mod create;
+mod flags;
+mod inode;
+mod io;
+mod link;
+mod locks;
+mod lookup;
+mod merge;
+mod mkdir;
+mod mknod;
+mod permission;
+mod readdir;
+mod rename;
+mod rename_dir;
+mod rmdir;
+mod symlink;
+mod unlink;
+mod xattr;

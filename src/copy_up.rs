@@ -19,7 +19,7 @@ use crate::inode::{Inode, Link, Lower};
 use crate::layer::marks::Mark;
 use crate::layer::work::{Staged, WorkDir};
 use crate::name::Name;
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Stale};
 use crate::sys::{creds, fileattr};
 use crate::times;
 
@@ -118,7 +118,7 @@ impl Overlay {
         }
         drop(gates);
         if result.is_ok() {
-            self.attributes_moved(inode);
+            self.tell_stale(inode, Stale::Attributes);
         }
         result
     }

@@ -56,8 +56,17 @@ pub struct Overlay {
     watcher: OnceLock<Watcher>,
 }
 
-/// Who is told of inodes whose attributes are not what was told last.
-struct Watcher(Box<dyn Fn(u64) + Send + Sync>);
+/// Who is told of inodes that are not what was told last.
+struct Watcher(Box<dyn Fn(u64, Stale) + Send + Sync>);
+
+/// What of an inode is not as was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// Its attributes: what is copied up has another change time, a directory another link count.
+    Attributes,
+    /// Its listing: a directory that has moved has another `..`.
+    Listing,
+}
 
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,19 +160,18 @@ impl Overlay {
         }
     }
 
-    /// Has `watcher` called with the node id of every inode whose attributes have changed by more than the operation
-    /// that is under way says: what is copied up has another change time, a directory another link count. Only the
-    /// first watcher counts.
-    pub fn watch(&self, watcher: impl Fn(u64) + Send + Sync + 'static) {
+    /// Has `watcher` called with the node id of every inode that has changed by more than the operation that is under
+    /// way says. Only the first watcher counts.
+    pub fn watch(&self, watcher: impl Fn(u64, Stale) + Send + Sync + 'static) {
         if self.watcher.set(Watcher(Box::new(watcher))).is_err() {
             log::warn!("the overlay is watched already");
         }
     }
 
     /// Tells the watcher.
-    pub(crate) fn attributes_moved(&self, inode: &Inode) {
+    pub(crate) fn tell_stale(&self, inode: &Inode, what: Stale) {
         if let Some(Watcher(watcher)) = self.watcher.get() {
-            watcher(inode.ino);
+            watcher(inode.ino, what);
         }
     }
 
@@ -397,6 +405,7 @@ impl Overlay {
         // The root's node id is fixed, its number is not.
         attr.ino = if inode.ino == ROOT { self.numbers.number(&attr) } else { inode.ino };
         attr.nlink = match inode.kind {
+            Kind::Dir if is_unlinked(inode, state) => 0,
             Kind::Dir => {
                 let parts = state.lower_dirs().len().saturating_add(usize::from(state.upper.is_some()));
                 // As the kernel: the subdirectories of a merged directory are not counted.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fuser::{Config, INodeNo, InitFlags, KernelConfig, SessionACL};
 
 use crate::error::{Errno, Error, Result};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Stale};
 
 use super::Settings;
 use super::adapter::Adapter;
@@ -57,10 +57,11 @@ impl Session {
         let inner = fuser::Session::from_fd(adapter, fd, SessionACL::All, config)
             .map_err(|error| failed("answer the kernel", error))?;
         let notifier = inner.notifier();
-        overlay.watch(move |ino| {
-            // A negative offset: the attributes only, the pages hold.
-            if let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0) {
-                log::debug!("the kernel keeps attributes of inode {ino}: {error}");
+        overlay.watch(move |ino, what| {
+            // A negative offset: no pages.
+            let offset = if what == Stale::Listing { 0 } else { -1 };
+            if let Err(error) = notifier.inval_inode(INodeNo(ino), offset, 0) {
+                log::debug!("the kernel keeps what it knows of inode {ino}: {error}");
             }
         });
         Ok(Self { inner })

@@ -18,7 +18,7 @@ use crate::inode::{Inode, Link, State};
 use crate::layer::marks::Mark;
 use crate::layer::work::{WhiteoutStyle, WorkDir};
 use crate::name::Name;
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Stale};
 use crate::times;
 
 use super::{check_alive, check_unprotected};
@@ -99,6 +99,9 @@ impl Overlay {
         }
         for inode in [Some(&*inode), target].into_iter().flatten() {
             self.touched(inode);
+            if inode.is_dir() && !same_dir {
+                self.tell_stale(inode, Stale::Listing);
+            }
         }
         self.caches.names.put(new.parent.ino, &new.name, Known::Inode(inode.ino));
         let left = if exchange { target.map(|target| Known::Inode(target.ino)) } else { Some(Known::Missing) };

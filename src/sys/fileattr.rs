@@ -72,10 +72,10 @@ impl FsXattr {
 /// # Errors
 /// Those of ioctl(2): `ENOTTY` or `EOPNOTSUPP` where the filesystem has none.
 pub fn get_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
-    let mut flags: libc::c_long = 0;
-    // SAFETY: FS_IOC_GETFLAGS writes an int, for which a long has room.
+    let mut flags: u32 = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes an int, whatever its number says.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), GETFLAGS.into(), &raw mut flags) };
-    if result < 0 { Err(last_errno()) } else { Ok((flags & 0xffff_ffff) as u32) }
+    if result < 0 { Err(last_errno()) } else { Ok(flags) }
 }
 
 /// Sets the flags of the file that `fd` is open on.
@@ -83,8 +83,7 @@ pub fn get_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
 /// # Errors
 /// Those of ioctl(2).
 pub fn set_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
-    let flags = libc::c_long::from(flags);
-    // SAFETY: FS_IOC_SETFLAGS reads an int, which is the low half of the long.
+    // SAFETY: FS_IOC_SETFLAGS reads an int, whatever its number says.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), SETFLAGS.into(), &raw const flags) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }

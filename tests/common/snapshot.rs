@@ -109,7 +109,9 @@ fn describe(path: &Path, detail: Detail) -> String {
         meta.mtime(),
         meta.mtime_nsec()
     );
-    if detail == Detail::Layer || !kind.is_dir() {
+    // Whiteouts are links to one that the work directory may hold.
+    let is_whiteout = kind.is_char_device() && meta.rdev() == 0;
+    if !is_whiteout && (detail == Detail::Layer || !kind.is_dir()) {
         text += &format!(", links {}", meta.nlink());
     }
     for (name, value) in super::xattrs(path) {

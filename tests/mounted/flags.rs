@@ -20,8 +20,9 @@ impl Drop for Cleared<'_> {
 
 fn set(tree: &Mounted, path: &str, flags: IFlags) -> Result<(), Errno> {
     let file = open(tree.path(path), OFlags::RDONLY | OFlags::NONBLOCK)?;
-    let kept = rustix::fs::ioctl_getflags(&file)? & !(IFlags::IMMUTABLE | IFlags::APPEND | IFlags::NOATIME);
-    rustix::fs::ioctl_setflags(&file, kept | flags)
+    // Flags that rustix does not know, such as that of extents, have to stay.
+    let kept = rustix::fs::ioctl_getflags(&file)?.difference(IFlags::IMMUTABLE | IFlags::APPEND | IFlags::NOATIME);
+    rustix::fs::ioctl_setflags(&file, kept.union(flags))
 }
 
 fn get(tree: &Mounted, path: &str) -> IFlags {

@@ -1,27 +1,80 @@
 //! A test bed: layers from a few words, and an overlay whose objects are named by path.
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, RenameFlags};
+use parking_lot::Mutex;
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use tempfile::TempDir;
 
 use crate::attr::{Attr, Kind};
 use crate::config::Config;
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Error, Result};
 use crate::inode::numbers::ROOT;
 use crate::ops::SetAttr;
 use crate::overlay::{Caller, Overlay};
 
-/// An overlay over layers in a temporary directory. Its lower layers are compared with what they were when it ends.
+use super::view::{self, dump, fingerprint};
+
+/// An overlay over layers in a temporary directory. When it ends, its lower layers are compared with what they were, and
+/// its work directory has to be empty.
+#[derive(Debug)]
 pub(super) struct Bed {
-    pub(super) overlay: Arc<Overlay>,
+    pub(super) overlay: Running,
+    layers: Layers,
+    /// The numbers that were looked up, to be forgotten.
+    known: Mutex<Vec<u64>>,
+}
+
+/// An overlay that is closed when dropped.
+#[derive(Debug)]
+pub(super) struct Running(Arc<Overlay>);
+
+impl Deref for Running {
+    type Target = Arc<Overlay>;
+
+    fn deref(&self) -> &Arc<Overlay> {
+        &self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The layers of a bed, which outlive one overlay.
+#[derive(Debug)]
+struct Layers {
     config: Config,
     before: Vec<Vec<String>>,
     dir: TempDir,
+}
+
+impl Layers {
+    fn check(&self) {
+        for (lower, before) in self.config.lowers.iter().zip(&self.before) {
+            assert_eq!(&fingerprint(lower), before, "a lower layer was changed");
+        }
+        let work = self.dir.path().join("work/work");
+        // A volatile mount leaves its mark.
+        if work.exists() && !work.join("incompat").exists() {
+            assert_eq!(dump(&work), Vec::<String>::new(), "the work directory is empty");
+        }
+    }
+}
+
+impl Drop for Layers {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check();
+        }
+    }
 }
 
 impl Bed {
@@ -30,7 +83,7 @@ impl Bed {
         Self::with(layers, |_| {})
     }
 
-    /// As [`Bed::new`], with other options.
+    /// As [`Bed::new`], with other options, or with more in the layers than words can say.
     pub(super) fn with(layers: &[&str], adapt: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
@@ -42,7 +95,6 @@ impl Bed {
         for name in ["upper", "work"] {
             fs::create_dir(path(name)).unwrap();
         }
-        let before = lowers.iter().map(|lower| dump(lower)).collect();
         let mut config = Config {
             lowers,
             upper: Some(path("upper")),
@@ -51,17 +103,36 @@ impl Bed {
             ..Config::default()
         };
         adapt(&mut config);
-        Self { overlay: Overlay::open(&config).unwrap(), config, before, dir }
+        let before = config.lowers.iter().map(|lower| fingerprint(lower)).collect();
+        Self::open(Layers { config, before, dir })
+    }
+
+    /// A read-only overlay over `layers` without an upper.
+    pub(super) fn read_only(layers: &[&str]) -> Self {
+        Self::with(layers, |config| (config.upper, config.work) = (None, None))
+    }
+
+    fn open(layers: Layers) -> Self {
+        let overlay = Running(Overlay::open(&layers.config).unwrap());
+        Self { overlay, layers, known: Mutex::default() }
     }
 
     /// Closes the overlay, and opens it anew.
     pub(super) fn reopen(self) -> Self {
-        let Self { overlay, config, before, dir } = self;
-        overlay.close();
-        drop(overlay);
-        assert_eq!(dump(&dir.path().join("work/work")), Vec::<String>::new(), "the work directory is empty");
-        Self { overlay: Overlay::open(&config).unwrap(), config, before, dir }
+        self.reopen_with(|_| {})
     }
+
+    /// As [`Bed::reopen`], with other options.
+    pub(super) fn reopen_with(self, adapt: impl FnOnce(&mut Config)) -> Self {
+        let Self { overlay, mut layers, .. } = self;
+        drop(overlay);
+        layers.check();
+        adapt(&mut layers.config);
+        Self::open(layers)
+    }
+
+    /// Closes the overlay, and compares the lower layers with what they were.
+    pub(super) fn finish(self) {}
 
     /// What the upper holds.
     pub(super) fn upper(&self) -> Vec<String> {
@@ -70,15 +141,40 @@ impl Bed {
 
     /// A path beside the layers, which are `upper`, `work` and `lower0` and following.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.layers.dir.path().join(name)
     }
 
-    /// Compares the lower layers with what they were.
-    pub(super) fn finish(self) {
-        self.overlay.close();
-        for (lower, before) in self.config.lowers.iter().zip(&self.before) {
-            assert_eq!(&dump(lower), before, "a lower layer was changed");
+    /// What the overlay shows, a line for each object, its number and link count aside.
+    pub(super) fn tree(&self) -> Vec<String> {
+        view::tree(&self.overlay)
+    }
+
+    /// What another overlay shows in which the upper of this one has become a lower layer.
+    pub(super) fn tree_over_upper(&self) -> Vec<String> {
+        let mut config = Config { upper: None, work: None, ..self.layers.config.clone() };
+        config.lowers.insert(0, self.path("upper"));
+        view::tree(&Overlay::open(&config).unwrap())
+    }
+
+    /// Checks that a new mount shows the same, and one with this upper as a lower layer.
+    pub(super) fn check_lasting(self) -> Self {
+        let tree = self.tree();
+        assert_eq!(self.tree_over_upper(), tree, "with the upper as a lower layer; it holds {:#?}", self.upper());
+        let bed = self.reopen();
+        assert_eq!(bed.tree(), tree, "after a new mount; the upper holds {:#?}", bed.upper());
+        bed
+    }
+
+    /// Forgets every lookup made through the bed.
+    pub(super) fn forget_all(&self) {
+        for ino in std::mem::take(&mut *self.known.lock()) {
+            self.overlay.forget(ino, 1);
         }
+    }
+
+    fn note(&self, attr: Attr) -> Attr {
+        self.known.lock().push(attr.ino);
+        attr
     }
 
     /// Looks `path` up, component by component.
@@ -87,21 +183,26 @@ impl Bed {
         let mut ino = ROOT;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             let found = self.overlay.lookup(ino, name.as_bytes())?;
-            attr = found.ok_or(crate::error::Error::new(Errno::NOENT, "look up"))?;
+            attr = self.note(found.ok_or(Error::new(Errno::NOENT, "look up"))?);
             ino = attr.ino;
         }
         Ok(attr)
     }
 
     /// The node id of `path`.
+    pub(super) fn node(&self, path: &str) -> Result<u64> {
+        if path.is_empty() { Ok(ROOT) } else { Ok(self.attr(path)?.ino) }
+    }
+
+    /// The node id of `path`, which is there.
     pub(super) fn ino(&self, path: &str) -> u64 {
-        if path.is_empty() { ROOT } else { self.attr(path).unwrap().ino }
+        self.node(path).unwrap()
     }
 
     /// The parent's node id and the last name of `path`.
-    pub(super) fn place<'p>(&self, path: &'p str) -> (u64, &'p [u8]) {
+    pub(super) fn place<'p>(&self, path: &'p str) -> Result<(u64, &'p [u8])> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        (self.ino(parent), name.as_bytes())
+        Ok((self.node(parent)?, name.as_bytes()))
     }
 
     pub(super) fn exists(&self, path: &str) -> bool {
@@ -114,42 +215,34 @@ impl Bed {
 
     /// The names in a directory, sorted, without `.` and `..`.
     pub(super) fn list(&self, path: &str) -> Vec<String> {
-        let dir = self.overlay.open_dir(self.ino(path)).unwrap();
-        let mut names = Vec::new();
-        self.overlay
-            .read_dir(dir, 0, false, |entry| {
-                names.push(String::from_utf8_lossy(entry.name).into_owned());
-                false
-            })
-            .unwrap();
-        self.overlay.release_dir(dir);
-        names.retain(|name| name != "." && name != "..");
+        let mut names: Vec<String> =
+            view::entries(&self.overlay, self.ino(path)).into_iter().map(|entry| view::text(&entry.name)).collect();
         names.sort();
         names
     }
 
     /// The whole content of a file.
     pub(super) fn read(&self, path: &str) -> String {
-        let file = self.overlay.open_file(self.ino(path), OFlags::RDONLY, us()).unwrap();
-        let content = self.read_open(file);
-        self.overlay.release(file);
-        content
+        view::text(&view::content(&self.overlay, self.ino(path)))
     }
 
-    /// The whole content of an open file.
+    /// The first 64 KiB of an open file.
     pub(super) fn read_open(&self, file: u64) -> String {
         let mut buffer = vec![0; 1 << 16];
         let read = self.overlay.read(file, 0, &mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..read]).into_owned()
+        view::text(&buffer[..read])
+    }
+
+    pub(super) fn open_file(&self, path: &str, flags: OFlags) -> Result<u64> {
+        self.overlay.open_file(self.node(path)?, flags, us())
     }
 
     /// Makes or overwrites a file.
     pub(super) fn write(&self, path: &str, content: &str) -> Result<()> {
         let file = if self.exists(path) {
-            self.overlay.open_file(self.ino(path), OFlags::WRONLY | OFlags::TRUNC, us())?
+            self.open_file(path, OFlags::WRONLY | OFlags::TRUNC)?
         } else {
-            let (parent, name) = self.place(path);
-            self.overlay.create(parent, name, 0o644, 0, OFlags::WRONLY, us())?.1
+            self.create(path, OFlags::WRONLY)?.1
         };
         let written = self.overlay.write(file, 0, content.as_bytes(), true, us());
         self.overlay.release(file);
@@ -166,18 +259,38 @@ impl Bed {
         written.map(|_| ())
     }
 
+    pub(super) fn create(&self, path: &str, flags: OFlags) -> Result<(Attr, u64)> {
+        let (parent, name) = self.place(path)?;
+        let (attr, file) = self.overlay.create(parent, name, 0o644, 0, flags, us())?;
+        Ok((self.note(attr), file))
+    }
+
     pub(super) fn mkdir(&self, path: &str) -> Result<Attr> {
-        let (parent, name) = self.place(path);
-        self.overlay.mkdir(parent, name, 0o755, 0, us())
+        let (parent, name) = self.place(path)?;
+        self.overlay.mkdir(parent, name, 0o755, 0, us()).map(|attr| self.note(attr))
+    }
+
+    pub(super) fn symlink(&self, path: &str, target: &str) -> Result<Attr> {
+        let (parent, name) = self.place(path)?;
+        self.overlay.symlink(parent, name, target.as_bytes(), us()).map(|attr| self.note(attr))
+    }
+
+    pub(super) fn mknod(&self, path: &str, mode: u32, rdev: (u32, u32)) -> Result<Attr> {
+        let (parent, name) = self.place(path)?;
+        self.overlay.mknod(parent, name, mode, 0, rdev, us()).map(|attr| self.note(attr))
+    }
+
+    pub(super) fn readlink(&self, path: &str) -> String {
+        view::text(&self.overlay.readlink(self.ino(path)).unwrap())
     }
 
     pub(super) fn unlink(&self, path: &str) -> Result<()> {
-        let (parent, name) = self.place(path);
+        let (parent, name) = self.place(path)?;
         self.overlay.unlink(parent, name)
     }
 
     pub(super) fn rmdir(&self, path: &str) -> Result<()> {
-        let (parent, name) = self.place(path);
+        let (parent, name) = self.place(path)?;
         self.overlay.rmdir(parent, name)
     }
 
@@ -186,18 +299,33 @@ impl Bed {
     }
 
     pub(super) fn rename_with(&self, from: &str, to: &str, flags: RenameFlags) -> Result<()> {
-        let ((parent, name), (new_parent, new_name)) = (self.place(from), self.place(to));
+        let ((parent, name), (new_parent, new_name)) = (self.place(from)?, self.place(to)?);
         self.overlay.rename(parent, name, new_parent, new_name, flags)
     }
 
     pub(super) fn link(&self, from: &str, to: &str) -> Result<Attr> {
-        let (parent, name) = self.place(to);
-        self.overlay.link(self.ino(from), parent, name)
+        let (parent, name) = self.place(to)?;
+        self.overlay.link(self.node(from)?, parent, name).map(|attr| self.note(attr))
+    }
+
+    pub(super) fn setattr(&self, path: &str, set: SetAttr) -> Result<Attr> {
+        self.overlay.setattr(self.node(path)?, &set, None, us())
     }
 
     pub(super) fn chmod(&self, path: &str, mode: u32) -> Result<Attr> {
-        let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
-        self.overlay.setattr(self.ino(path), &set, None, us())
+        self.setattr(path, SetAttr { mode: Some(mode), ..SetAttr::default() })
+    }
+
+    pub(super) fn truncate(&self, path: &str, size: u64) -> Result<Attr> {
+        self.setattr(path, SetAttr { size: Some(size), ..SetAttr::default() })
+    }
+
+    pub(super) fn xattr(&self, path: &str, name: &str) -> Result<String> {
+        self.overlay.getxattr(self.node(path)?, name.as_bytes()).map(|value| view::text(&value))
+    }
+
+    pub(super) fn set_xattr(&self, path: &str, name: &str, value: &str) -> Result<()> {
+        self.overlay.setxattr(self.node(path)?, name.as_bytes(), value.as_bytes(), 0, us())
     }
 }
 
@@ -210,12 +338,37 @@ pub(super) fn us() -> Caller {
     }
 }
 
+/// Whether this process is root; else says on standard error what is not tested.
+pub(super) fn root_or_skip(what: &str) -> bool {
+    let root = us().uid == 0;
+    if !root {
+        eprintln!("SKIPPED: {what} (needs root)");
+    }
+    root
+}
+
 /// Makes what `words` say below `root`, in their order: `dir/`, `file=content`, `link->target`, `name==other` for a hard
-/// link to `other`. Whiteouts and opaque marks are files, as `.wh.name=`.
-fn build(root: &Path, words: &str) {
+/// link to `other`, `name|` for a fifo, `name!` for a whiteout device, `name@attribute=value` for an extended attribute,
+/// `name%600` for permission bits.
+///
+/// The other whiteouts and opaque marks are files, as `.wh.name=`.
+pub(super) fn build(root: &Path, words: &str) {
+    let mknod = |name: &str, kind, mode| {
+        rustix::fs::mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(mode), 0).unwrap();
+    };
     for word in words.split_whitespace() {
         if let Some(dir) = word.strip_suffix('/') {
             fs::create_dir_all(root.join(dir)).unwrap();
+        } else if let Some(name) = word.strip_suffix('|') {
+            mknod(name, FileType::Fifo, 0o644);
+        } else if let Some(name) = word.strip_suffix('!') {
+            mknod(name, FileType::CharacterDevice, 0);
+        } else if let Some((name, rest)) = word.split_once('@') {
+            let (attribute, value) = rest.split_once('=').unwrap();
+            set_xattr(&root.join(name), attribute, value.as_bytes());
+        } else if let Some((name, mode)) = word.split_once('%') {
+            let mode = u32::from_str_radix(mode, 8).unwrap();
+            rustix::fs::chmod(root.join(name), Mode::from_raw_mode(mode)).unwrap();
         } else if let Some((name, target)) = word.split_once("->") {
             symlink(target, root.join(name)).unwrap();
         } else if let Some((name, other)) = word.split_once("==") {
@@ -229,36 +382,22 @@ fn build(root: &Path, words: &str) {
     }
 }
 
-/// Everything below `dir`, one line each: path, type and mode, and content; times and owners of a layer are in it too.
-fn dump(dir: &Path) -> Vec<String> {
-    fn visit(dir: &Path, prefix: &Path, lines: &mut Vec<String>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let entry = entry.unwrap();
-            let (path, name) = (entry.path(), prefix.join(entry.file_name()));
-            let meta = entry.metadata().unwrap();
-            let kind = meta.file_type();
-            let mode = meta.permissions().mode() & 0o7777;
-            let shown = String::from_utf8_lossy(name.as_os_str().as_bytes()).into_owned();
-            lines.push(if kind.is_dir() {
-                format!("{shown}/ {mode:o}")
-            } else if kind.is_symlink() {
-                format!("{shown} -> {}", fs::read_link(&path).unwrap().display())
-            } else if kind.is_char_device() && meta.rdev() == 0 {
-                format!("{shown} whiteout")
-            } else if kind.is_file() {
-                format!("{shown} {mode:o} {}", String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()))
-            } else {
-                format!("{shown} {mode:o} special")
-            });
-            if kind.is_dir() {
-                visit(&path, &name, lines);
-            }
-        }
-    }
-    let mut lines = Vec::new();
-    visit(dir, Path::new(""), &mut lines);
-    lines.sort();
-    lines
+/// Sets an attribute in a layer, behind the overlay's back.
+pub(super) fn set_xattr(path: &Path, name: &str, value: &[u8]) {
+    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap_or_else(|errno| panic!("{name}: {errno}"));
+}
+
+/// The value of an attribute in a layer.
+pub(super) fn get_xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 4096];
+    let len = rustix::fs::lgetxattr(path, name, &mut buffer).ok()?;
+    buffer.truncate(len);
+    Some(buffer)
+}
+
+/// Whether a path of a layer is a whiteout device.
+pub(super) fn is_whiteout(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.mode() & libc::S_IFMT == libc::S_IFCHR && meta.rdev() == 0)
 }
 
 /// The errno of a failed operation.
@@ -269,4 +408,9 @@ pub(super) fn errno<T: std::fmt::Debug>(result: Result<T>) -> Errno {
 /// The type of what is under a path.
 pub(super) fn kind(bed: &Bed, path: &str) -> Kind {
     bed.attr(path).unwrap().kind()
+}
+
+/// The bytes of a path, for comparing names that are no UTF-8.
+pub(super) fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
 }

@@ -1,6 +1,16 @@
 //! Mount options, parsed and checked: what one mount is made of and how it is to behave.
 
+mod options;
+mod split;
+pub mod table;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
+
+pub use self::options::{MountOptions, Options, Timeouts};
 
 pub use crate::layer::work::WhiteoutStyle;
 

@@ -1,2 +1,7 @@
 //! The `plyfs` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plyfs::cli::run()
+}

@@ -3,4 +3,5 @@
 pub mod creds;
 pub mod fileattr;
 pub mod handle;
+pub mod mount;
 pub mod tree;

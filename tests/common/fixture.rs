@@ -272,7 +272,8 @@ impl Mounted {
 
     /// Whether the upper has a whiteout of the kernel's form there.
     pub fn is_whiteout(&self, path: impl AsRef<Path>) -> bool {
-        super::lstat(self.upper(path)).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0)
+        super::lstat(self.upper(path))
+            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0)
     }
 
     /// Whether a directory in the upper is marked opaque.
@@ -308,6 +309,21 @@ impl Mounted {
             Backend::Plyfs => self.mount_plyfs(),
         }
         self.is_mounted = true;
+    }
+
+    /// Kills the daemon, whose mount stays.
+    pub fn kill_daemon(&self) {
+        let daemon = self.daemon.as_ref().expect("a daemon");
+        let pid = rustix::process::Pid::from_child(daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// Clears away the mount of a daemon that was killed, and mounts again.
+    pub fn recover(&mut self) {
+        self.daemon.take().unwrap().wait().unwrap();
+        self.is_mounted = false;
+        let _ = unmount(self.path(""), UnmountFlags::DETACH);
+        self.mount();
     }
 
     fn layers(&self) -> OsString {

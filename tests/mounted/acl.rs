@@ -59,18 +59,26 @@ fn may_read(path: &Path) -> bool {
 #[test]
 fn acls_are_enforced_for_other_users() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.file("alice", "x").mode("alice", 0o600).xattr("alice", ACCESS, alice(6)).file("not-alice", "x").xattr("not-alice", ACCESS, alice(0))
+        l.file("alice", "x").mode("alice", 0o600).xattr("alice", ACCESS, alice(6)).file("not-alice", "x").xattr(
+            "not-alice",
+            ACCESS,
+            alice(0),
+        )
     }));
     tree.write("upper", "x");
     set_xattr(&tree.path("upper"), ACCESS, alice(4)).unwrap();
     let check = || {
         as_user(User::ALICE, || {
-            assert!(may_read(&tree.path("alice")) && may_read(&tree.path("upper")) && !may_read(&tree.path("not-alice")));
+            assert!(
+                may_read(&tree.path("alice")) && may_read(&tree.path("upper")) && !may_read(&tree.path("not-alice"))
+            );
             assert_eq!(errno(open(tree.path("upper"), OFlags::WRONLY)), Errno::ACCESS);
             drop(open(tree.path("alice"), OFlags::WRONLY).unwrap());
         });
         as_user(User::BOB, || {
-            assert!(!may_read(&tree.path("alice")) && !may_read(&tree.path("upper")) && !may_read(&tree.path("not-alice")));
+            assert!(
+                !may_read(&tree.path("alice")) && !may_read(&tree.path("upper")) && !may_read(&tree.path("not-alice"))
+            );
         });
     };
     check();
@@ -79,13 +87,8 @@ fn acls_are_enforced_for_other_users() {
 
 #[test]
 fn named_groups_count() {
-    let value = acl(&[
-        (USER_OBJ, 6, NOBODY),
-        (GROUP_OBJ, 0, NOBODY),
-        (GROUP, 4, 4242),
-        (MASK, 4, NOBODY),
-        (OTHER, 0, NOBODY),
-    ]);
+    let value =
+        acl(&[(USER_OBJ, 6, NOBODY), (GROUP_OBJ, 0, NOBODY), (GROUP, 4, 4242), (MASK, 4, NOBODY), (OTHER, 0, NOBODY)]);
     let tree = mount!(Setup::new().lower(|l| l.file("f", "x").xattr("f", ACCESS, value)));
     as_user(User::ALICE, || assert!(!may_read(&tree.path("f"))));
     as_user_in(User::ALICE, &[4242], || assert!(may_read(&tree.path("f"))));
@@ -94,7 +97,11 @@ fn named_groups_count() {
 #[test]
 fn acls_are_kept_over_copy_up() {
     let mut tree = mount!(Setup::new().lower(|l| {
-        l.file("f", "x").xattr("f", ACCESS, alice(6)).dir("d").xattr("d", ACCESS, alice(7)).xattr("d", DEFAULT, alice(5))
+        l.file("f", "x").xattr("f", ACCESS, alice(6)).dir("d").xattr("d", ACCESS, alice(7)).xattr(
+            "d",
+            DEFAULT,
+            alice(5),
+        )
     }));
     tree.append("f", "y");
     tree.write("d/new", "");
@@ -193,7 +200,9 @@ fn default_acl_without_named_entries_replaces_the_umask() {
 
 #[test]
 fn only_the_owner_sets_acls() {
-    let tree = mount!(Setup::new().lower(|l| l.file("mine", "").owner("mine", 1001, 1001).file("f", "").mode("f", 0o666).dir("d")));
+    let tree = mount!(
+        Setup::new().lower(|l| l.file("mine", "").owner("mine", 1001, 1001).file("f", "").mode("f", 0o666).dir("d"))
+    );
     as_user(User::ALICE, || {
         set_xattr(&tree.path("mine"), ACCESS, alice(6)).unwrap();
         assert_eq!(set_xattr(&tree.path("f"), ACCESS, alice(6)), Err(Errno::PERM));

@@ -80,7 +80,11 @@ fn copy_up_keeps_mode_owner_and_times_with_nanoseconds() {
 #[test]
 fn times_before_1970_and_beyond_2038_are_kept() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.file("old", "").time("old", -1_000_000_000, 999_999_999).file("new", "").time("new", 5_000_000_000, 1).file("f", "")
+        l.file("old", "")
+            .time("old", -1_000_000_000, 999_999_999)
+            .file("new", "")
+            .time("new", 5_000_000_000, 1)
+            .file("f", "")
     }));
     let times = |path: &str| {
         let stat = tree.stat(path);
@@ -122,8 +126,10 @@ fn utimens_works_on_symlinks() {
 
 #[test]
 fn truncate_of_lower_files_keeps_what_stays() {
-    let tree = mount!(Setup::new().lower(|l| l.file("a", "0123456789").file("b", "0123456789").file("c", "0123456789")));
-    let truncate = |path: &str, len| fs::OpenOptions::new().write(true).open(tree.path(path)).unwrap().set_len(len).unwrap();
+    let tree =
+        mount!(Setup::new().lower(|l| l.file("a", "0123456789").file("b", "0123456789").file("c", "0123456789")));
+    let truncate =
+        |path: &str, len| fs::OpenOptions::new().write(true).open(tree.path(path)).unwrap().set_len(len).unwrap();
     truncate("a", 4);
     truncate("b", 12);
     truncate("c", 0);
@@ -281,7 +287,11 @@ fn capabilities_fall_when_anyone_writes() {
 
 #[test]
 fn reading_leaves_the_access_time_of_lower_layers() {
-    let tree = mount!(Setup::new().lower(|l| l.file("f", "x").time("f", 1_000_000_000, 5).dir("d").time("d", 1_000_000_000, 5)));
+    let tree = mount!(Setup::new().lower(|l| l.file("f", "x").time("f", 1_000_000_000, 5).dir("d").time(
+        "d",
+        1_000_000_000,
+        5
+    )));
     assert_eq!(tree.read("f"), "x");
     tree.list("d");
     let stat = lstat(tree.lower(0, "f")).unwrap();
@@ -323,5 +333,58 @@ fn chmod_through_a_read_only_descriptor_of_a_lower_file() {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o700)).unwrap();
         assert_eq!(mode(&tree, path), 0o700);
         assert_eq!(fstat(&file).st_mode & 0o7777, 0o700);
+    }
+}
+
+#[test]
+fn attributes_of_the_root_are_changed_and_kept() {
+    let mut tree = mount!(Setup::new().lower(|l| l.file("f", "x")));
+    rustix::fs::chmod(tree.path(""), Mode::from_raw_mode(0o1777)).unwrap();
+    std::os::unix::fs::chown(tree.path(""), Some(7), Some(8)).unwrap();
+    set_times(&tree, "", (1, 2), (3, 4)).unwrap();
+    set_xattr(&tree.path(""), "user.root", "1").unwrap();
+    for _ in 0..2 {
+        let stat = tree.stat("");
+        assert_eq!(
+            (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid, stat.st_mtime, stat.st_mtime_nsec),
+            (0o1777, 7, 8, 3, 4)
+        );
+        assert_eq!(xattr(&tree.path(""), "user.root").unwrap(), b"1");
+        tree.remount();
+    }
+}
+
+#[test]
+fn files_without_any_permission_are_copied_up() {
+    let tree = mount!(Setup::new().lower(|l| {
+        l.file("d/f", "content").mode("d/f", 0).owner("d/f", 1001, 1001).mode("d", 0).owner("d", 1002, 1002)
+    }));
+    tree.append("d/f", "+");
+    assert_eq!(tree.read("d/f"), "content+");
+    assert_eq!((mode(&tree, "d"), mode(&tree, "d/f")), (0, 0));
+}
+
+#[test]
+fn link_counts_of_directories_are_one_or_tell_the_subdirectories() {
+    let tree = mount!(
+        Setup::new()
+            .lower(|l| l.dir("merged/a").dir("merged/b").dir("lower/a").file("lower/f", ""))
+            .lower(|l| l.dir("merged/c"))
+    );
+    fs::create_dir_all(tree.path("upper/a")).unwrap();
+    let check = |path: &str| {
+        let subdirectories = tree.list(path).iter().filter(|name| !name.starts_with('f')).count() as u64;
+        let links = tree.stat(path).st_nlink;
+        // What find(1) and others take for "unknown", or the truth.
+        assert!(links == 1 || links == 2 + subdirectories, "{path}: {links} for {subdirectories}");
+    };
+    for path in ["", "merged", "lower", "upper", "merged/c"] {
+        check(path);
+    }
+    fs::create_dir(tree.path("lower/new")).unwrap();
+    fs::remove_dir(tree.path("merged/a")).unwrap();
+    fs::rename(tree.path("lower/a"), tree.path("upper/moved")).unwrap();
+    for path in ["", "merged", "lower", "upper", "merged/c"] {
+        check(path);
     }
 }

@@ -74,7 +74,9 @@ fn setgid_directory_hands_its_group_down() {
 #[test]
 fn umask_of_the_caller_applies() {
     let tree = mount!(
-        Setup::new().lower(|l| l.dir("plain").dir("over")).lower(|l| l.file("over/file", "old").file("over/dir", "old"))
+        Setup::new()
+            .lower(|l| l.dir("plain").dir("over"))
+            .lower(|l| l.file("over/file", "old").file("over/dir", "old"))
     );
     fs::remove_file(tree.path("over/file")).unwrap();
     fs::remove_file(tree.path("over/dir")).unwrap();
@@ -171,7 +173,8 @@ fn file_opened_with_creation_is_read_and_written() {
 fn file_created_without_permission_to_write_is_still_writable_through_its_descriptor() {
     let tree = mount!(Setup::new().lower(|l| l.dir("d").mode("d", 0o777)));
     as_user(User::ALICE, || {
-        let file = rustix::fs::open(tree.path("d/f"), OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o444)).unwrap();
+        let file =
+            rustix::fs::open(tree.path("d/f"), OFlags::CREATE | OFlags::WRONLY, Mode::from_raw_mode(0o444)).unwrap();
         assert_eq!(rustix::io::write(&file, b"x").unwrap(), 1);
         assert_eq!(errno(open(tree.path("d/f"), OFlags::WRONLY)), Errno::ACCESS);
     });
@@ -195,7 +198,11 @@ fn temporary_files_are_given_a_name_later_or_refused() {
 #[test]
 fn creation_in_a_lower_directory_copies_up_its_parents_as_they_are() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.dir("a/b/c").mode("a", 0o751).owner("a", 1, 2).mode("a/b", 0o2775).owner("a/b", 3, 4).time("a", 1_000_000_000, 77)
+        l.dir("a/b/c").mode("a", 0o751).owner("a", 1, 2).mode("a/b", 0o2775).owner("a/b", 3, 4).time(
+            "a",
+            1_000_000_000,
+            77,
+        )
     }));
     tree.write("a/b/c/new", "x");
     let (a, b) = (lstat(tree.upper("a")).unwrap(), lstat(tree.upper("a/b")).unwrap());

@@ -68,7 +68,8 @@ fn numbers_of_new_objects_stay_over_remount() {
 
 #[test]
 fn numbers_are_unique() {
-    let tree = mount!(Setup::new().lower(|l| l.files("d", 100).files("e", 100)).lower(|l| l.files("d", 150).files("g", 100)));
+    let tree =
+        mount!(Setup::new().lower(|l| l.files("d", 100).files("e", 100)).lower(|l| l.files("d", 150).files("g", 100)));
     for number in 0..50 {
         tree.append(format!("d/f{number}"), "x");
         tree.write(format!("d/new{number}"), "x");
@@ -133,7 +134,11 @@ fn number_of_a_removed_file_is_not_taken_while_it_is_open() {
 
 #[test]
 fn find_and_tar_see_a_plain_tree() {
-    let tree = mount!(Setup::new().lower(|l| l.files("a/b", 50).hard_link("a/link", "a/b/f1").symlink("a/sym", "b")).lower(|l| l.files("a/c", 50)));
+    let tree = mount!(
+        Setup::new()
+            .lower(|l| l.files("a/b", 50).hard_link("a/link", "a/b/f1").symlink("a/sym", "b"))
+            .lower(|l| l.files("a/c", 50))
+    );
     tree.append("a/b/f3", "x");
     let found = run(std::process::Command::new("find").arg(tree.path("a")).args(["-xdev", "-type", "f"]));
     assert_eq!(found.lines().count(), 101);

@@ -267,9 +267,8 @@ fn direct_io_reads_and_writes() {
     #[repr(align(4096))]
     struct Page([u8; 4096]);
     let tree = mount!(Setup::new().lower(|l| l.file("f", "x".repeat(8192))));
-    let direct = |access| {
-        fs::OpenOptions::new().read(true).write(access).custom_flags(libc::O_DIRECT).open(tree.path("f"))
-    };
+    let direct =
+        |access| fs::OpenOptions::new().read(true).write(access).custom_flags(libc::O_DIRECT).open(tree.path("f"));
     let Ok(reader) = direct(false) else {
         skip!("no direct reads here");
     };
@@ -313,8 +312,7 @@ fn private_mapping_is_written_without_changing_the_file() {
     let file = open(tree.path("f"), OFlags::RDONLY).unwrap();
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     use std::os::fd::AsRawFd;
-    let address =
-        unsafe { libc::mmap(std::ptr::null_mut(), 7, protection, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), 7, protection, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
     assert_ne!(address, libc::MAP_FAILED);
     unsafe { address.cast::<u8>().write_volatile(b'C') };
     assert_eq!(tree.read("f"), "content");

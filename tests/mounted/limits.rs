@@ -98,7 +98,8 @@ fn hundreds_of_directories_are_open_at_once() {
 #[test]
 fn full_disk_is_enospc_and_it_goes_on_when_there_is_space() {
     let content = "x".repeat(3 << 20);
-    let tree = mount!(Setup::new().lower(|l| l.file("a", &content).file("b", &content).file("c", "c")).small_upper(8 << 20));
+    let tree =
+        mount!(Setup::new().lower(|l| l.file("a", &content).file("b", &content).file("c", "c")).small_upper(8 << 20));
     let mut file = fs::File::create(tree.path("filler")).unwrap();
     let error = loop {
         if let Err(error) = file.write_all(&[1; 65536]).and_then(|()| file.sync_data()) {

@@ -228,3 +228,29 @@ fn one_of_many_links_is_changed_and_all_are_listed_with_one_number() {
     assert_eq!(tree.stat("d/f49").st_nlink, 50);
     assert_eq!(tree.read("d/f49"), "xy");
 }
+
+#[test]
+fn open_file_stays_one_inode_with_the_links_that_are_left() {
+    for writes in [false, true] {
+        let mut tree = mount!(setup());
+        tree.write("n1", "new");
+        fs::hard_link(tree.path("n1"), tree.path("n2")).unwrap();
+        // Looked up by one name only, which goes while the file is open.
+        tree.remount();
+        for (gone, left) in [("b", "a"), ("n1", "n2")] {
+            let file = open(tree.path(gone), if writes { OFlags::RDWR } else { OFlags::RDONLY }).unwrap();
+            fs::remove_file(tree.path(gone)).unwrap();
+            assert_eq!(fstat(&file).st_ino, tree.ino(left), "{left}");
+            assert_eq!(fstat(&file).st_nlink, tree.stat(left).st_nlink, "{left}");
+            let again = open(tree.path(left), OFlags::RDWR).unwrap();
+            rustix::io::pwrite(&again, b"CHANGED", 0).unwrap();
+            let mut buffer = [0; 7];
+            rustix::io::pread(&file, &mut buffer, 0).unwrap();
+            if tree.backend() == Backend::Plyfs || writes {
+                assert_eq!(&buffer, b"CHANGED", "{left}");
+            }
+        }
+        check(&tree, &["a", "d/c"], "CHANGED");
+        check(&tree, &["n2"], "CHANGED");
+    }
+}

@@ -131,7 +131,10 @@ fn dot_wh_is_an_ordinary_name_when_it_hides_nothing_special() {
 #[test]
 fn symlinks_are_shown_as_they_are() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.symlink("dangling", "nowhere/at all").symlink("up", "../../etc").symlink("d/to-file", "file").file("d/file", "x")
+        l.symlink("dangling", "nowhere/at all")
+            .symlink("up", "../../etc")
+            .symlink("d/to-file", "file")
+            .file("d/file", "x")
     }));
     for _ in 0..2 {
         assert_eq!(fs::read_link(tree.path("dangling")).unwrap().as_os_str(), "nowhere/at all");
@@ -148,7 +151,12 @@ fn symlinks_are_shown_as_they_are() {
 #[test]
 fn every_type_is_shown() {
     let tree = mount!(
-        Setup::new().lower(|l| l.file("file", "x").dir("dir").symlink("link", "x").fifo("fifo").char_device("null", 1, 3))
+        Setup::new().lower(|l| l
+            .file("file", "x")
+            .dir("dir")
+            .symlink("link", "x")
+            .fifo("fifo")
+            .char_device("null", 1, 3))
     );
     let kind = |path: &str| tree.stat(path).st_mode & libc::S_IFMT;
     assert_eq!(kind("file"), libc::S_IFREG);
@@ -180,7 +188,8 @@ fn five_hundred_layers_are_one_tree() {
 fn thirty_layers_are_one_tree() {
     let mut setup = Setup::new();
     for number in 0..30 {
-        setup = setup.lower(|l| l.file(format!("d/only{number}"), number.to_string()).file("d/all", number.to_string()));
+        setup =
+            setup.lower(|l| l.file(format!("d/only{number}"), number.to_string()).file("d/all", number.to_string()));
     }
     let tree = mount!(setup);
     assert_eq!(tree.list("d").len(), 31);

@@ -23,6 +23,7 @@ mod common;
 
 mod acl;
 mod attr;
+mod crash;
 mod create;
 mod flags;
 mod fsync;

@@ -28,9 +28,8 @@ fn directories_of_all_layers_merge() {
 
 #[test]
 fn merge_ends_at_the_first_non_directory() {
-    let tree = mount!(
-        Setup::new().lower(|l| l.file("d/0", "")).lower(|l| l.file("d", "a file")).lower(|l| l.file("d/2", ""))
-    );
+    let tree =
+        mount!(Setup::new().lower(|l| l.file("d/0", "")).lower(|l| l.file("d", "a file")).lower(|l| l.file("d/2", "")));
     assert_eq!(tree.list("d"), ["0"]);
 }
 
@@ -122,9 +121,7 @@ fn directory_with_nothing_but_whiteouts_is_empty_and_can_go() {
             // The kernel does not take xattr whiteouts for such when it removes the directory.
             continue;
         }
-        let tree = mount!(
-            Setup::new().lower(|l| l.dir("d").whiteout("d/a", form)).lower(|l| l.file("d/a", "x"))
-        );
+        let tree = mount!(Setup::new().lower(|l| l.dir("d").whiteout("d/a", form)).lower(|l| l.file("d/a", "x")));
         assert_eq!(tree.list("d"), Vec::<String>::new(), "{form:?}");
         fs::remove_dir(tree.path("d")).unwrap();
         assert!(tree.is_whiteout("d"), "{form:?}");
@@ -171,16 +168,17 @@ fn whiteouts_that_an_upper_holds_already_hide() {
 #[test]
 fn zero_size_file_without_marks_is_a_file() {
     let tree = mount!(
-        Setup::new().lower(|l| l.file("d/a", "").xattr("d", "trusted.overlay.opaque", "x")).lower(|l| l.file("d/a", "x"))
+        Setup::new()
+            .lower(|l| l.file("d/a", "").xattr("d", "trusted.overlay.opaque", "x"))
+            .lower(|l| l.file("d/a", "x"))
     );
     assert_eq!(tree.read("d/a"), "");
 }
 
 #[test]
 fn directory_stays_merged_over_copy_up() {
-    let mut tree = mount!(
-        Setup::new().lower(|l| l.file("d/0", "0")).lower(|l| l.file("d/1", "1")).lower(|l| l.file("d/2", "2"))
-    );
+    let mut tree =
+        mount!(Setup::new().lower(|l| l.file("d/0", "0")).lower(|l| l.file("d/1", "1")).lower(|l| l.file("d/2", "2")));
     tree.write("d/new", "");
     fs::remove_file(tree.path("d/1")).unwrap();
     for _ in 0..2 {
@@ -194,9 +192,43 @@ fn directory_stays_merged_over_copy_up() {
 fn redirects_in_lower_layers_are_followed() {
     let tree = mount!(
         Setup::new()
-            .lower(|l| l.file("new/0", "").xattr("new", "trusted.overlay.redirect", "/p/old").whiteout("p/old", Form::Device))
+            .lower(|l| l
+                .file("new/0", "")
+                .xattr("new", "trusted.overlay.redirect", "/p/old")
+                .whiteout("p/old", Form::Device))
             .lower(|l| l.file("p/old/1", ""))
     );
     assert_eq!(tree.list("new"), ["0", "1"]);
     assert_eq!(tree.list("p"), Vec::<String>::new());
+}
+
+#[test]
+fn names_that_look_like_whiteouts_are_ordinary_when_made_through_the_mount() {
+    let mut tree = mount!(Setup::new().lower(|l| l.file("d/f", "x")));
+    tree.write("d/.wh.f", "mine");
+    tree.write("d/.wh..wh..opq", "mine");
+    for _ in 0..2 {
+        assert_eq!(tree.list("d"), [".wh..wh..opq", ".wh.f", "f"]);
+        assert_eq!((tree.read("d/.wh.f").as_str(), tree.read("d/f").as_str()), ("mine", "x"));
+        tree.remount();
+    }
+}
+
+#[test]
+fn user_attributes_carry_the_marks_where_that_is_asked_for() {
+    let setup = Setup::new()
+        .lower(|l| l.file("d/a", "").opaque("o", Form::User).file("o/0", "").file("f", ""))
+        .lower(|l| l.file("d/b", "").file("o/1", ""));
+    let mut tree = mount!(setup.option("userxattr").kernel_options("userxattr"));
+    assert_eq!(tree.list("o"), ["0"]);
+    fs::remove_dir_all(tree.path("d")).unwrap();
+    fs::create_dir(tree.path("d")).unwrap();
+    fs::remove_file(tree.path("f")).unwrap();
+    assert_eq!(xattr(&tree.upper("d"), "user.overlay.opaque").as_deref(), Ok(b"y".as_slice()));
+    assert_eq!(xattr_names(&tree.path("d"), ""), Vec::<String>::new());
+    for _ in 0..2 {
+        assert_eq!(tree.list(""), ["d", "o"]);
+        assert!(tree.list("d").is_empty());
+        tree.remount();
+    }
 }

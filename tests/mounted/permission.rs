@@ -10,7 +10,15 @@ use crate::common::*;
 #[test]
 fn modes_are_checked_for_other_users() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.file("secret", "x").mode("secret", 0o600).file("shown", "x").file("closed/f", "x").mode("closed", 0o700).file("listed/f", "x").mode("listed", 0o744).file("passed/f", "x").mode("passed", 0o711)
+        l.file("secret", "x")
+            .mode("secret", 0o600)
+            .file("shown", "x")
+            .file("closed/f", "x")
+            .mode("closed", 0o700)
+            .file("listed/f", "x")
+            .mode("listed", 0o744)
+            .file("passed/f", "x")
+            .mode("passed", 0o711)
     }));
     as_user(User::ALICE, || {
         assert_eq!(errno(open(tree.path("secret"), OFlags::RDONLY)), Errno::ACCESS);
@@ -46,7 +54,8 @@ fn nothing_is_made_removed_or_renamed_without_write_permission() {
 
 #[test]
 fn attributes_of_others_are_not_changed() {
-    let tree = mount!(Setup::new().lower(|l| l.file("f", "x").mode("f", 0o666).file("mine", "x").owner("mine", 1001, 1001)));
+    let tree =
+        mount!(Setup::new().lower(|l| l.file("f", "x").mode("f", 0o666).file("mine", "x").owner("mine", 1001, 1001)));
     as_user(User::ALICE, || {
         assert_eq!(rustix::fs::chmod(tree.path("f"), Mode::from_raw_mode(0o777)), Err(Errno::PERM));
         assert_eq!(errno(std::os::unix::fs::chown(tree.path("f"), Some(1001), None)), Errno::PERM);

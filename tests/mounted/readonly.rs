@@ -65,10 +65,15 @@ fn missing_and_existing_names_have_their_own_errnos() {
 
 #[test]
 fn files_are_mapped_locked_and_run() {
-    let tree = mount!(Setup::new().lower(|l| {
-        fs::copy("/bin/cat", l.path("cat")).unwrap();
-        l.file("f", "content")
-    }).lower(|l| l).read_only());
+    let tree = mount!(
+        Setup::new()
+            .lower(|l| {
+                fs::copy("/bin/cat", l.path("cat")).unwrap();
+                l.file("f", "content")
+            })
+            .lower(|l| l)
+            .read_only()
+    );
     let file = open(tree.path("f"), OFlags::RDONLY).unwrap();
     assert_eq!(Mapping::new(&file, 7, false).read(), b"content");
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();

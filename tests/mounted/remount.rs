@@ -11,8 +11,15 @@ use crate::rename::{rename, rename_with};
 fn setup() -> Setup {
     Setup::new()
         .lower(|l| {
-            l.file("a", "a").file("d/0", "0").file("d/sub/0", "0").files("many", 20).symlink("l", "a").fifo("p")
-                .file("h1", "h").hard_link("h2", "h1").hard_link("d/h3", "h1")
+            l.file("a", "a")
+                .file("d/0", "0")
+                .file("d/sub/0", "0")
+                .files("many", 20)
+                .symlink("l", "a")
+                .fifo("p")
+                .file("h1", "h")
+                .hard_link("h2", "h1")
+                .hard_link("d/h3", "h1")
         })
         .lower(|l| l.file("d/1", "1").file("d/sub/1", "1").file("d/sub/deep/1", "1").file("e/1", "1").files("many", 40))
 }

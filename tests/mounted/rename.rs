@@ -232,7 +232,8 @@ fn save_by_rename_works_again_and_again() {
 
 #[test]
 fn symlinks_and_nodes_are_renamed_themselves() {
-    let mut tree = mount!(Setup::new().lower(|l| l.symlink("link", "target").fifo("fifo").char_device("null", 1, 3).dir("d")));
+    let mut tree =
+        mount!(Setup::new().lower(|l| l.symlink("link", "target").fifo("fifo").char_device("null", 1, 3).dir("d")));
     for name in ["link", "fifo", "null"] {
         let before = tree.stat(name);
         rename(&tree, name, &format!("d/{name}")).unwrap();

@@ -33,7 +33,8 @@ fn merged_directory_keeps_its_content_and_number() {
 #[test]
 fn merged_directory_takes_a_redirect_with_it() {
     let tree = mount!(setup());
-    let redirect = |path: &str| xattr(&tree.upper(path), "trusted.overlay.redirect").map(|v| v.escape_ascii().to_string());
+    let redirect =
+        |path: &str| xattr(&tree.upper(path), "trusted.overlay.redirect").map(|v| v.escape_ascii().to_string());
     rename(&tree, "d", "renamed").unwrap();
     assert_eq!(redirect("renamed").as_deref(), Ok("d"));
     rename(&tree, "renamed", "again").unwrap();
@@ -115,11 +116,18 @@ fn directory_replaces_an_empty_one_of_any_kind() {
             let mut tree = mount!(
                 Setup::new()
                     .lower(|l| {
-                        l.file("lower/f", "").file("merged/0", "").dir("t/empty-lower").dir("t/whiteouts").file("t/emptied/x", "")
+                        l.file("lower/f", "")
+                            .file("merged/0", "")
+                            .dir("t/empty-lower")
+                            .dir("t/whiteouts")
+                            .file("t/emptied/x", "")
                     })
                     .lower(|l| l.file("merged/1", "").file("t/whiteouts/y", ""))
                     .upper(|l| {
-                        l.file("merged/u", "").file("upper/u", "").dir("t/empty-upper").whiteout("t/whiteouts/y", Form::Device)
+                        l.file("merged/u", "")
+                            .file("upper/u", "")
+                            .dir("t/empty-upper")
+                            .whiteout("t/whiteouts/y", Form::Device)
                     })
             );
             fs::remove_file(tree.path("t/emptied/x")).unwrap();
@@ -216,7 +224,15 @@ fn parent_of_a_moved_directory_is_listed_as_dot_dot() {
 #[test]
 fn sticky_and_foreign_directories_are_not_renamed_by_others() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.dir("t/bob").owner("t/bob", 1002, 1002).mode("t", 0o1777).dir("w/ro").owner("w/ro", 1002, 1002).mode("w", 0o777).mode("w/ro", 0o755).dir("z").mode("z", 0o777)
+        l.dir("t/bob")
+            .owner("t/bob", 1002, 1002)
+            .mode("t", 0o1777)
+            .dir("w/ro")
+            .owner("w/ro", 1002, 1002)
+            .mode("w", 0o777)
+            .mode("w/ro", 0o755)
+            .dir("z")
+            .mode("z", 0o777)
     }));
     as_user(User::ALICE, || {
         assert_eq!(rename(&tree, "t/bob", "t/mine"), Err(Errno::PERM));

@@ -22,7 +22,10 @@ fn removed_lower_directory_leaves_a_whiteout() {
 #[test]
 fn directory_with_entries_stays() {
     let tree = mount!(
-        Setup::new().lower(|l| l.file("lower/f", "").dir("merged")).lower(|l| l.file("merged/f", "")).upper(|l| l.file("upper/f", ""))
+        Setup::new()
+            .lower(|l| l.file("lower/f", "").dir("merged"))
+            .lower(|l| l.file("merged/f", ""))
+            .upper(|l| l.file("upper/f", ""))
     );
     for path in ["lower", "merged", "upper"] {
         assert_eq!(rustix::fs::rmdir(tree.path(path)), Err(Errno::NOTEMPTY), "{path}");
@@ -68,7 +71,9 @@ fn upper_directory_with_whiteouts_and_nothing_below_leaves_nothing() {
 #[test]
 fn whole_tree_is_removed_and_comes_again() {
     let mut tree = mount!(
-        Setup::new().lower(|l| l.file("t/a/b/c", "0").files("t/many", 100)).lower(|l| l.file("t/a/b/d", "1").files("t/a", 50))
+        Setup::new()
+            .lower(|l| l.file("t/a/b/c", "0").files("t/many", 100))
+            .lower(|l| l.file("t/a/b/d", "1").files("t/a", 50))
     );
     for _ in 0..3 {
         fs::remove_dir_all(tree.path("t")).unwrap();

@@ -70,7 +70,9 @@ fn file_in_an_opaque_directory_needs_no_whiteout() {
 
 #[test]
 fn errnos_are_those_of_unlink() {
-    let tree = mount!(Setup::new().lower(|l| l.file("f", "").dir("d").whiteout("d/w", Form::Device)).lower(|l| l.file("d/w", "")));
+    let tree = mount!(
+        Setup::new().lower(|l| l.file("f", "").dir("d").whiteout("d/w", Form::Device)).lower(|l| l.file("d/w", ""))
+    );
     let unlink = |path: &str| rustix::fs::unlink(tree.path(path));
     assert_eq!(unlink("none"), Err(Errno::NOENT));
     assert_eq!(unlink("d"), Err(Errno::ISDIR));
@@ -129,7 +131,12 @@ fn unlinked_open_file_and_a_new_one_of_its_name_are_two() {
 #[test]
 fn sticky_directory_protects_the_files_of_others() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.file("t/root", "").file("t/alice", "").owner("t/alice", 1001, 1001).file("t/bob", "").owner("t/bob", 1002, 1002).mode("t", 0o1777)
+        l.file("t/root", "")
+            .file("t/alice", "")
+            .owner("t/alice", 1001, 1001)
+            .file("t/bob", "")
+            .owner("t/bob", 1002, 1002)
+            .mode("t", 0o1777)
     }));
     as_user(User::ALICE, || {
         assert_eq!(rustix::fs::unlink(tree.path("t/bob")), Err(Errno::PERM));

@@ -9,7 +9,12 @@ use crate::common::*;
 
 #[test]
 fn attributes_of_lower_and_upper_objects_are_set_listed_and_removed() {
-    let mut tree = mount!(Setup::new().lower(|l| l.file("file", "x").xattr("file", "user.lower", "1").dir("dir").xattr("dir", "user.lower", "1")));
+    let mut tree =
+        mount!(Setup::new().lower(|l| l.file("file", "x").xattr("file", "user.lower", "1").dir("dir").xattr(
+            "dir",
+            "user.lower",
+            "1"
+        )));
     tree.write("new", "x");
     for name in ["file", "dir", "new"] {
         let path = tree.path(name);
@@ -60,8 +65,13 @@ fn removal_of_a_missing_attribute_copies_nothing_up() {
 #[test]
 fn attributes_are_kept_over_copy_up() {
     let tree = mount!(Setup::new().lower(|l| {
-        l.file("f", "x").xattr("f", "user.a", "1").xattr("f", "trusted.b", "2").xattr("f", "user.big", "v".repeat(3000))
-            .dir("d").xattr("d", "user.a", "1").xattr("d", "trusted.b", "2")
+        l.file("f", "x")
+            .xattr("f", "user.a", "1")
+            .xattr("f", "trusted.b", "2")
+            .xattr("f", "user.big", "v".repeat(3000))
+            .dir("d")
+            .xattr("d", "user.a", "1")
+            .xattr("d", "trusted.b", "2")
             .xattr("f", "security.test", "3")
     }));
     let before: Vec<_> = ["f", "d"].iter().map(|name| xattrs(&tree.path(name))).collect();
@@ -85,7 +95,13 @@ fn sizes_are_told_and_short_buffers_refused() {
 
 #[test]
 fn trusted_attributes_are_for_root() {
-    let tree = mount!(Setup::new().lower(|l| l.file("f", "x").xattr("f", "trusted.a", "1").xattr("f", "user.b", "2").mode("f", 0o666)));
+    let tree = mount!(
+        Setup::new().lower(|l| l
+            .file("f", "x")
+            .xattr("f", "trusted.a", "1")
+            .xattr("f", "user.b", "2")
+            .mode("f", 0o666))
+    );
     let path = tree.path("f");
     assert_eq!(xattr(&path, "trusted.a").unwrap(), b"1");
     set_xattr(&path, "trusted.new", "2").unwrap();
@@ -101,7 +117,9 @@ fn trusted_attributes_are_for_root() {
 #[test]
 fn own_marks_are_not_shown() {
     let tree = mount!(
-        Setup::new().lower(|l| l.file("d/f", "x").file("e/x", "").opaque("o", Form::Trusted)).lower(|l| l.file("o/x", ""))
+        Setup::new()
+            .lower(|l| l.file("d/f", "x").file("e/x", "").opaque("o", Form::Trusted))
+            .lower(|l| l.file("o/x", ""))
     );
     tree.append("d/f", "y");
     fs::rename(tree.path("e"), tree.path("d/e")).unwrap();
@@ -109,7 +127,11 @@ fn own_marks_are_not_shown() {
     for path in ["", "d", "d/f", "d/e", "o"] {
         assert_eq!(xattr_names(&tree.path(path), "trusted."), Vec::<String>::new(), "{path}");
         for mark in ["origin", "impure", "opaque", "redirect", "nlink"] {
-            assert_eq!(xattr(&tree.path(path), &format!("trusted.overlay.{mark}")), Err(Errno::NODATA), "{path} {mark}");
+            assert_eq!(
+                xattr(&tree.path(path), &format!("trusted.overlay.{mark}")),
+                Err(Errno::NODATA),
+                "{path} {mark}"
+            );
         }
     }
     assert!(xattr(&tree.upper("d/e"), "trusted.overlay.redirect").is_ok());
@@ -153,7 +175,13 @@ fn attributes_through_open_files() {
 
 #[test]
 fn only_who_may_write_sets_attributes() {
-    let tree = mount!(Setup::new().lower(|l| l.file("f", "x").file("secret", "x").mode("secret", 0o600).xattr("secret", "user.a", "1")));
+    let tree = mount!(
+        Setup::new().lower(|l| l
+            .file("f", "x")
+            .file("secret", "x")
+            .mode("secret", 0o600)
+            .xattr("secret", "user.a", "1"))
+    );
     as_user(User::ALICE, || {
         assert_eq!(set_xattr(&tree.path("f"), "user.a", "1"), Err(Errno::ACCESS));
         assert_eq!(xattr(&tree.path("secret"), "user.a"), Err(Errno::ACCESS));

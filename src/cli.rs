@@ -1,0 +1,153 @@
+//! The command line: what is wanted, and how it went.
+
+mod args;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::config::{MountOptions, Options};
+use crate::error::Result;
+use crate::mount::{self, Failure, Request};
+use crate::sys::mount::Inherited;
+
+use self::args::{Common, Mount, Program, Umount};
+
+/// The command line cannot be understood.
+const USAGE: u8 = 2;
+
+/// Does what the command line says. To be called first in the process.
+pub fn run() -> ExitCode {
+    let inherited = Inherited::find();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let (program, rest) = args.split_first().map_or((None, args.as_slice()), |(program, rest)| (Some(program), rest));
+    // Subcommands are told by the first word alone, so that a source or a mount point may be called as they are.
+    let word = rest.first().and_then(|word| word.to_str());
+    match word {
+        Some("mount") => parse::<Mount>(rest).and_then(|args| mount(&args.common, from_flags(&args)?, inherited)),
+        Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
+        _ => {
+            let whole = program.map_or(rest, |_| args.as_slice());
+            parse::<Program>(whole).and_then(|args| mount(&args.common, from_program(&args)?, inherited))
+        }
+    }
+    .unwrap_or_else(|code| code)
+}
+
+/// Reads the command line; what remains to be done otherwise is to end with the code.
+fn parse<T: Parser>(args: &[OsString]) -> Result<T, ExitCode> {
+    T::try_parse_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        _ => {
+            // The first paragraph says what is wrong, the others how it should be.
+            let text = error.render().to_string();
+            let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+            let line = lines.collect::<Vec<_>>().join(" ");
+            say(line.strip_prefix("error: ").unwrap_or(&line));
+            ExitCode::from(USAGE)
+        }
+    })
+}
+
+/// What the two ways of mounting come to: options and a mount point.
+type Wanted = (Options, PathBuf);
+
+fn from_program(args: &Program) -> Result<Wanted, ExitCode> {
+    let mut options = options(&args.common.options)?;
+    if args.single {
+        options.mount.readers = 1;
+    }
+    let (source, mountpoint) = match args.paths.as_slice() {
+        [source, mountpoint] => (Some(source), mountpoint),
+        [mountpoint] => (None, mountpoint),
+        // The parser lets one or two through.
+        _ => return Err(ExitCode::from(USAGE)),
+    };
+    name_source(&mut options.mount, source.map(OsString::as_os_str));
+    Ok((options, PathBuf::from(mountpoint)))
+}
+
+fn from_flags(args: &Mount) -> Result<Wanted, ExitCode> {
+    let mut options = options(&args.common.options)?;
+    if !args.lower.is_empty() {
+        options.config.lowers.clone_from(&args.lower);
+    }
+    if args.upper.is_some() {
+        options.config.upper.clone_from(&args.upper);
+    }
+    if args.work.is_some() {
+        options.config.work.clone_from(&args.work);
+    }
+    if args.log.is_some() {
+        options.mount.log.clone_from(&args.log);
+    }
+    if args.read_only {
+        options.add(OsStr::new("ro")).map_err(refuse)?;
+    }
+    Ok((options, args.mountpoint.clone()))
+}
+
+fn options(lists: &[OsString]) -> Result<Options, ExitCode> {
+    let mut options = Options::default();
+    for list in lists {
+        options.add(list).map_err(refuse)?;
+    }
+    Ok(options)
+}
+
+fn name_source(mount: &mut MountOptions, source: Option<&OsStr>) {
+    if mount.source.is_none()
+        && let Some(source) = source.filter(|source| !source.is_empty())
+    {
+        mount.source = Some(source.to_owned());
+    }
+}
+
+fn mount(common: &Common, wanted: Wanted, inherited: Inherited) -> Result<ExitCode, ExitCode> {
+    let (mut options, mountpoint) = wanted;
+    options.finish().map_err(refuse)?;
+    for warning in &options.warnings {
+        say(&Failure::new(warning.as_str()).to_string());
+    }
+    let request = Request { config: options.config, mount: options.mount, mountpoint, debug: common.debug };
+    let result = if common.foreground || common.debug {
+        mount::foreground(&request)
+    } else {
+        mount::background(&request, inherited)
+    };
+    Ok(ended(result))
+}
+
+fn umount(args: &Umount) -> Result<ExitCode, ExitCode> {
+    Ok(ended(mount::umount(&args.mountpoint, args.lazy).map(|remark| {
+        if let Some(remark) = remark {
+            say(&remark);
+        }
+    })))
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(error: crate::error::Error) -> ExitCode {
+    say(&Failure::from(error).to_string());
+    ExitCode::from(USAGE)
+}
+
+/// Writes one line to standard error, if that is there.
+fn say(line: &str) {
+    writeln!(io::stderr(), "plyfs: {line}").ok();
+}

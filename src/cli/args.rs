@@ -1,0 +1,118 @@
+//! The command line, as it is written.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser};
+
+use crate::config::table::{OPTIONS, Value};
+
+const ABOUT: &str = "Show read-only layers and one writable layer as one tree";
+const USAGE: &str = "plyfs -o lowerdir=PATH[:PATH…][,upperdir=PATH,workdir=PATH][,OPTION…] [SOURCE] MOUNTPOINT
+       plyfs mount --lower PATH… [--upper PATH --work PATH] MOUNTPOINT
+       plyfs umount MOUNTPOINT";
+
+/// `plyfs -o OPTIONS [SOURCE] MOUNTPOINT`, as mount programs are called.
+#[derive(Debug, Parser)]
+#[command(name = "plyfs", version, about = ABOUT, override_usage = USAGE, after_long_help = option_help(),
+          args_override_self = true)]
+pub(super) struct Program {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Read requests by one thread only
+    #[arg(short)]
+    pub(super) single: bool,
+    /// Where to mount; a word before it is what the list of mounts shows as the source
+    #[arg(num_args = 1..=2, required = true, value_name = "MOUNTPOINT")]
+    pub(super) paths: Vec<OsString>,
+}
+
+/// Mount layers at a directory
+#[derive(Debug, Parser)]
+#[command(name = "plyfs mount", about = "Mount layers at a directory", after_long_help = option_help(),
+          args_override_self = true)]
+pub(super) struct Mount {
+    /// A lower layer; given again, one more below
+    #[arg(long, value_name = "PATH", action = ArgAction::Append)]
+    pub(super) lower: Vec<PathBuf>,
+    /// The writable layer; without one, the mount is read-only
+    #[arg(long, value_name = "PATH", requires = "work")]
+    pub(super) upper: Option<PathBuf>,
+    /// An empty directory on the filesystem of the writable layer
+    #[arg(long, value_name = "PATH")]
+    pub(super) work: Option<PathBuf>,
+    /// Let nothing be changed
+    #[arg(long)]
+    pub(super) read_only: bool,
+    /// Append messages to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Where to mount
+    pub(super) mountpoint: PathBuf,
+}
+
+/// Unmount, and wait until everything is done
+#[derive(Debug, Parser)]
+#[command(name = "plyfs umount", about = "Unmount, and wait until everything is done", args_override_self = true)]
+pub(super) struct Umount {
+    /// Do not wait for who still uses it
+    #[arg(short, long)]
+    pub(super) lazy: bool,
+    /// What to unmount
+    pub(super) mountpoint: PathBuf,
+}
+
+/// What both ways of mounting have.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Mount options, with commas between them (--help lists them)
+    #[arg(short, value_name = "OPTIONS", action = ArgAction::Append, allow_hyphen_values = true)]
+    pub(super) options: Vec<OsString>,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub(super) foreground: bool,
+    /// Stay in the foreground and log everything
+    #[arg(short, long)]
+    pub(super) debug: bool,
+}
+
+/// All mount options, a line each.
+fn option_help() -> String {
+    let mut help = String::from("Mount options:\n");
+    for spec in OPTIONS {
+        let (open, what, close) = match spec.value {
+            Value::No => ("", "", ""),
+            Value::Needed(what) => ("=", what, ""),
+            Value::Allowed(what) => ("[=", what, "]"),
+        };
+        let names = spec.names.join(", ");
+        if names.len() > 60 {
+            help.push_str(&format!("  {}\n", wrapped(&names)));
+            help.push_str(&format!("      {}\n", spec.help));
+        } else {
+            help.push_str(&format!("  {names}{open}{what}{close}\n      {}\n", spec.help));
+        }
+    }
+    help
+}
+
+/// The same words on lines that are not too long.
+fn wrapped(words: &str) -> String {
+    const WIDTH: usize = 76;
+    let mut text = String::new();
+    let mut column = 0_usize;
+    for word in words.split(' ') {
+        let needed = word.len().saturating_add(1);
+        if column > 0 && column.saturating_add(needed) > WIDTH {
+            text.push_str("\n  ");
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+        }
+        text.push_str(word);
+        column = column.saturating_add(needed);
+    }
+    text
+}

@@ -1,0 +1,136 @@
+//! A mount's life: checked, mounted, served, unmounted.
+
+mod background;
+mod check;
+mod failure;
+mod fusermount;
+mod kernel;
+mod logging;
+mod signals;
+mod umount;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::fs::{AtFlags, CWD, Mode, StatxFlags, statx};
+use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, umask};
+
+use crate::config::{Config, MountOptions};
+use crate::fuse::{Session, Settings};
+use crate::overlay::Overlay;
+use crate::sys::mount::Inherited;
+
+pub use self::failure::Failure;
+pub use self::umount::umount;
+
+use self::background::Caller;
+use self::kernel::Mounted;
+
+/// What is to be mounted, and where.
+#[derive(Debug)]
+pub struct Request {
+    /// What the overlay is made of.
+    pub config: Config,
+    /// How it is to be mounted.
+    pub mount: MountOptions,
+    /// Where it is to be mounted.
+    pub mountpoint: PathBuf,
+    /// Everything is to be logged.
+    pub debug: bool,
+}
+
+/// Mounts and serves in this process, until the mount is gone.
+///
+/// # Errors
+/// Why it cannot be mounted or served.
+pub fn foreground(request: &Request) -> Result<(), Failure> {
+    logging::start(request.mount.log.as_deref(), request.debug)?;
+    serve(request, None)
+}
+
+/// Mounts and serves in a child process; returns once the mount answers.
+///
+/// To be called before anything starts a thread, with the descriptors that the process was started with.
+///
+/// # Errors
+/// Why it cannot be mounted.
+pub fn background(request: &Request, inherited: Inherited) -> Result<(), Failure> {
+    background::run(|caller| {
+        if let Some(log) = &request.mount.log {
+            logging::start(Some(log), request.debug)?;
+        }
+        serve(request, Some((caller, inherited)))
+    })
+}
+
+fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), Failure> {
+    // Modes are the caller's of each request to decide.
+    umask(Mode::empty());
+    raise_descriptor_limit();
+    let mountpoint = check::mountpoint(&request.mountpoint)?;
+    check::layers(&request.config)?;
+    let overlay = Overlay::open(&request.config)?;
+    // Paths may have been relative, or descriptors of the caller's, up to here.
+    let caller = caller.map(|(caller, inherited)| {
+        inherited.close();
+        caller
+    });
+    chdir("/").map_err(|errno| Failure::on("", Path::new("/"), errno))?;
+
+    let signals = signals::take().map_err(|error| Failure::new(format!("cannot take signals: {error}")))?;
+    let (device, mounted) = kernel::mount(&mountpoint, &request.mount)?;
+    let mounted = Cleared(Arc::new(mounted));
+    let session = Session::start(device, Arc::clone(&overlay), &settings(&request.mount))?;
+    let no_thread = |error| Failure::new(format!("cannot start a thread: {error}"));
+    signals::watch(signals, Arc::clone(&mounted.0), Arc::clone(&overlay)).map_err(no_thread)?;
+    let result = match caller {
+        Some(caller) => thread::scope(|scope| {
+            thread::Builder::new().spawn_scoped(scope, || tell(caller, &mounted.0)).map_err(no_thread)?;
+            session.run().map_err(Failure::from)
+        }),
+        None => session.run().map_err(Failure::from),
+    };
+    drop(mounted);
+    overlay.close();
+    result
+}
+
+/// Tells the caller that the mount answers, once it does.
+fn tell(caller: &Caller, mounted: &Mounted) {
+    // Not from what the kernel knows: the daemon is asked.
+    match statx(CWD, mounted.path(), AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
+        Ok(_) => caller.succeed(),
+        Err(errno) => {
+            caller.fail(&Failure::on("mount on ", mounted.path(), errno));
+            mounted.clear();
+        }
+    }
+}
+
+/// A mount that is taken away with its last use here, if it is still there.
+struct Cleared(Arc<Mounted>);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn settings(options: &MountOptions) -> Settings {
+    Settings {
+        timeout: options.timeouts.shortest(),
+        writeback: options.writeback,
+        // Who lets everybody in means it, whatever else he says.
+        allow_root: options.allow_root && !options.allow_other,
+        readers: options.readers,
+    }
+}
+
+/// Every open file of the mount is a descriptor here.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        log::debug!("the descriptor limit stays at {:?}: {errno}", limit.current);
+    }
+}

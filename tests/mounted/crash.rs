@@ -1,0 +1,107 @@
+//! What a daemon leaves that is killed in the middle of something.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::common::*;
+use crate::rename::rename;
+
+fn setup() -> Setup {
+    Setup::new()
+        .lower(|l| {
+            for number in 0..200 {
+                l.file(format!("copied/f{number}"), "x".repeat(50_000))
+                    .file(format!("removed/f{number}"), "r")
+                    .file(format!("moved/d{number}/inner"), "m")
+                    .file(format!("replaced/f{number}"), "old");
+            }
+            l
+        })
+        .lower(|l| (0..200).fold(l, |l, number| l.file(format!("moved/d{number}/below"), "b")))
+}
+
+/// Changes everything in the way of its number; returns at the first error, when the daemon is gone.
+fn change(tree: &Mounted, number: usize) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(tree.path(format!("copied/f{number}")))?;
+    file.write_all_at(b"y", 49_999)?;
+    fs::remove_file(tree.path(format!("removed/f{number}")))?;
+    rename(tree, &format!("moved/d{number}"), &format!("copied/d{number}"))?;
+    fs::write(tree.path(format!("replaced/tmp{number}")), "new")?;
+    rename(tree, &format!("replaced/tmp{number}"), &format!("replaced/f{number}"))?;
+    Ok(())
+}
+
+#[test]
+fn killed_daemon_leaves_the_old_state_or_the_new_one() {
+    plyfs_only!("the kernel's overlayfs cannot be killed");
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
+    println!("seed {seed}");
+    let mut tree = mount!(setup());
+    let mut done = 0;
+    for round in 0..5 {
+        let next = AtomicUsize::new(done);
+        let stopped = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stopped.load(Ordering::SeqCst) {
+                        let number = next.fetch_add(1, Ordering::SeqCst);
+                        if number >= 200 || change(&tree, number).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_micros(u64::from(seed.rotate_left(round * 5) % 40_000)));
+            tree.kill_daemon();
+            stopped.store(true, Ordering::SeqCst);
+        });
+        tree.recover();
+        done = next.load(Ordering::SeqCst).min(200);
+        check(&tree, done, seed);
+        if done == 200 {
+            break;
+        }
+    }
+}
+
+fn check(tree: &Mounted, done: usize, seed: u32) {
+    let (mut old, mut new) = ("x".repeat(50_000), "x".repeat(49_999) + "y");
+    old.shrink_to_fit();
+    new.shrink_to_fit();
+    for number in 0..200 {
+        let message = format!("{number} of {done}, seed {seed}");
+        let copied = tree.read(format!("copied/f{number}"));
+        assert!(copied == old || copied == new, "{message}");
+        let places = [format!("moved/d{number}"), format!("copied/d{number}")];
+        let there: Vec<_> = places.iter().filter(|path| tree.exists(path)).collect();
+        assert_eq!(there.len(), 1, "{message}: {there:?}");
+        assert_eq!(tree.list(there[0]), ["below", "inner"], "{message}");
+        let replaced = tree.read(format!("replaced/f{number}"));
+        assert!(replaced == "old" || replaced == "new", "{message}: {replaced}");
+        if tree.exists(format!("removed/f{number}")) {
+            assert_eq!(tree.read(format!("removed/f{number}")), "r", "{message}");
+        }
+        if number >= done {
+            assert!(copied == old && tree.exists(format!("removed/f{number}")) && replaced == "old", "{message}");
+        }
+    }
+}
+
+#[test]
+fn what_was_answered_before_the_kill_is_there_after_it() {
+    plyfs_only!("the kernel's overlayfs cannot be killed");
+    let mut tree = mount!(setup());
+    for number in 0..10 {
+        change(&tree, number).unwrap();
+    }
+    let before = tree.tree();
+    tree.kill_daemon();
+    tree.recover();
+    before.assert_eq(&tree.tree(), "another tree after the kill");
+    for number in 10..20 {
+        change(&tree, number).unwrap();
+    }
+}

@@ -391,12 +391,16 @@ impl Overlay {
 
     /// Lets go of what an inode holds that nobody knows any more.
     pub(crate) fn let_go(&self, inode: &Inode) {
-        let orphan = inode.state.write().extra.as_mut().and_then(|extra| extra.orphan.take());
-        if orphan.is_some() {
-            self.orphans.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.drop_orphan(&mut inode.state.write());
         if inode.is_dir() {
             self.caches.dirs.remove(&DirKey::Upper(inode.ino));
+        }
+    }
+
+    /// Lets go of the descriptor of an unlinked file.
+    pub(crate) fn drop_orphan(&self, state: &mut State) {
+        if state.extra.as_mut().and_then(|extra| extra.orphan.take()).is_some() {
+            self.orphans.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

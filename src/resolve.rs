@@ -113,15 +113,19 @@ impl Overlay {
             return (known, shown);
         }
         let mut known_state = known.state.write();
+        let is_orphan = known_state.orphan().is_some();
         let same = known.kind == kind
             && match (known_state.upper, upper) {
                 (Some(known), Some(found)) => known == found,
                 (None, Some(_)) => false,
                 // Seen before its copy-up, or a lower hard link of what was copied up.
-                (_, None) => true,
+                (_, None) => !is_orphan,
             }
-            && known_state.orphan().is_none()
             && (kind != Kind::Dir || known_state.links.find(parent, name.as_bytes()).is_some());
+        if same && is_orphan {
+            // It had another name all the while: its descriptor has kept the upper's number from being used again.
+            self.drop_orphan(&mut known_state);
+        }
         if same {
             known_state.links.add(link);
             let shown = self.shown(&known, &known_state, attr);

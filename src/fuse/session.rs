@@ -72,7 +72,11 @@ impl Session {
     /// # Errors
     /// What went wrong on the FUSE device.
     pub fn run(self) -> Result<()> {
-        self.inner.run().map_err(|error| failed("serve requests", error))
+        match self.inner.run() {
+            // Unmounted while a request was on its way to us.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            result => result.map_err(|error| failed("serve requests", error)),
+        }
     }
 }
 

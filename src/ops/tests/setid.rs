@@ -1,0 +1,115 @@
+//! Set-id bits fall when one who may not keep them changes the content.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use rustix::fs::OFlags;
+
+use super::Bed;
+use super::bed::us;
+use crate::overlay::Caller;
+use crate::ops::SetAttr;
+
+/// A process without privilege, that ends with this.
+struct Stranger(Option<Child>);
+
+impl Stranger {
+    fn new() -> Self {
+        if us().uid != 0 {
+            return Self(None);
+        }
+        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).uid(12345).gid(12345).spawn().unwrap();
+        // It has taken its ids by the time spawn returns.
+        Self(Some(child))
+    }
+
+    fn caller(&self) -> Caller {
+        match &self.0 {
+            Some(child) => Caller { uid: 12345, gid: 12345, pid: child.id() },
+            None => us(),
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// Changes of the content, and whether they are made by a process without privilege.
+const CHANGES: [(&str, fn(&Bed, Caller)); 5] = [
+    ("write", |bed, caller| {
+        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap();
+        bed.overlay.write(file, 0, b"y", true, caller).unwrap();
+        bed.overlay.release(file);
+    }),
+    ("truncate", |bed, caller| {
+        let set = SetAttr { size: Some(1), ..SetAttr::default() };
+        bed.overlay.setattr(bed.ino("f"), &set, None, caller).unwrap();
+    }),
+    ("open to truncate", |bed, caller| {
+        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY | OFlags::TRUNC, caller).unwrap();
+        bed.overlay.release(file);
+    }),
+    ("allocate", |bed, caller| {
+        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap();
+        bed.overlay.fallocate(file, 0, 100, 0, caller).unwrap();
+        bed.overlay.release(file);
+    }),
+    ("copy a range", |bed, caller| {
+        let from = bed.overlay.open_file(bed.ino("g"), OFlags::RDONLY, caller).unwrap();
+        let to = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap();
+        bed.overlay.copy_range(from, 0, to, 0, 1, caller).unwrap();
+        bed.overlay.release(from);
+        bed.overlay.release(to);
+    }),
+];
+
+#[test]
+fn set_id_bits_fall_when_one_without_privilege_changes_the_content() {
+    let stranger = Stranger::new();
+    for (what, change) in CHANGES {
+        for (mode, left) in [(0o4755, 0o755), (0o6777, 0o777), (0o2755, 0o755), (0o1755, 0o1755)] {
+            let bed = Bed::new(&[&format!("f=x g=x f%{mode:o}")]);
+            change(&bed, stranger.caller());
+            assert_eq!(bed.attr("f").unwrap().mode & 0o7777, left, "{what} of {mode:o}");
+            let bed = bed.reopen();
+            assert_eq!(bed.attr("f").unwrap().mode & 0o7777, left, "{what} of {mode:o}, on disk");
+        }
+    }
+}
+
+#[test]
+fn set_id_bits_stay_when_root_changes_the_content() {
+    if !super::bed::root_or_skip("set-id bits that root keeps") {
+        return;
+    }
+    for (what, change) in CHANGES {
+        let bed = Bed::new(&["f=x g=x f%6755"]);
+        change(&bed, us());
+        assert_eq!(bed.attr("f").unwrap().mode & 0o7777, 0o6755, "{what}");
+    }
+}
+
+#[test]
+fn set_id_bits_stay_over_copy_up_by_a_change_of_attributes() {
+    let bed = Bed::new(&["f=x f%6755"]);
+    bed.set_xattr("f", "user.x", "y").unwrap();
+    assert_eq!(bed.attr("f").unwrap().mode & 0o7777, 0o6755);
+    bed.rename("f", "g").unwrap();
+    let bed = bed.reopen();
+    assert_eq!(bed.attr("g").unwrap().mode & 0o7777, 0o6755);
+}
+
+#[test]
+fn set_id_bits_set_later_fall_too() {
+    let stranger = Stranger::new();
+    let bed = Bed::new(&["f=x g=x"]);
+    bed.chmod("f", 0o4755).unwrap();
+    CHANGES[0].1(&bed, stranger.caller());
+    assert_eq!(bed.attr("f").unwrap().mode & 0o7777, 0o755);
+}

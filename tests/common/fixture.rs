@@ -1,5 +1,6 @@
 //! A mounted overlay that is unmounted and checked when it goes out of scope.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -7,12 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
 use std::thread::{panicking, sleep};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use tempfile::TempDir;
 
 use super::{Detail, Layer, Snapshot};
@@ -53,10 +53,8 @@ pub struct Setup {
 impl Setup {
     /// A bed with an empty upper and no lowers.
     pub fn new() -> Self {
-        static UMASK: Once = Once::new();
-        UMASK.call_once(|| {
-            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        });
+        keep_mounts_private();
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         let base = std::env::var_os("PLYFS_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = tempfile::Builder::new().prefix("plyfs-").tempdir_in(base).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -141,11 +139,27 @@ impl Setup {
 
     /// Mounts it with the backend of this run.
     pub fn mount(self) -> Mounted {
+        self.mount_by(Backend::chosen())
+    }
+
+    /// Mounts it with `backend`.
+    pub fn mount_by(self, backend: Backend) -> Mounted {
         let before = self.lowers.iter().map(|lower| Snapshot::of(lower, Detail::Layer)).collect();
-        let mut mounted =
-            Mounted { setup: self, backend: Backend::chosen(), before, daemon: None, is_mounted: false, epoch: 0 };
+        let mut mounted = Mounted { setup: self, backend, before, daemon: None, is_mounted: false, epoch: 0 };
         mounted.mount();
         mounted
+    }
+}
+
+/// Gives the thread, which is a test's, a mount namespace of its own.
+///
+/// Whoever makes a namespace meanwhile would otherwise take a copy of our mounts along and keep them alive. What a test
+/// leaves behind goes with its thread.
+fn keep_mounts_private() {
+    thread_local!(static IS_PRIVATE: Cell<bool> = const { Cell::new(false) });
+    if rustix::process::geteuid().is_root() && !IS_PRIVATE.replace(true) {
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "unshare: {}", io::Error::last_os_error());
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     }
 }
 

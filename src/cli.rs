@@ -42,7 +42,11 @@ pub fn run() -> ExitCode {
 fn parse<T: Parser>(args: &[OsString]) -> Result<T, ExitCode> {
     T::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if error.print().is_ok() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         _ => {
             // The first paragraph says what is wrong, the others how it should be.

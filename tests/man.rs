@@ -1,4 +1,5 @@
 //! The man page tells exactly the mount options that there are.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -63,7 +64,8 @@ fn the_man_page_tells_the_flags_of_the_command() {
     for command in [&["--help"][..], &["mount", "--help"], &["umount", "--help"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_plyfs")).args(command).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
-        let flags = help.lines().filter_map(|line| line.trim().strip_prefix("--").or(line.split_once(", --").map(|x| x.1)));
+        let flags =
+            help.lines().filter_map(|line| line.trim().strip_prefix("--").or(line.split_once(", --").map(|x| x.1)));
         for flag in flags.filter_map(|line| line.split([' ', '=']).next()) {
             assert!(page.contains(&format!("-{flag}")), "--{flag} is not in the man page");
         }
@@ -77,7 +79,10 @@ fn mandoc_finds_nothing_wrong() {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stdout);
             // Whether the pages that it refers to are installed here is not its fault.
-            let wrong: Vec<_> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+            let wrong: Vec<_> = said
+                .lines()
+                .filter(|line| line.contains("plyfs.1:") && !line.contains("referenced manual not found"))
+                .collect();
             assert!(wrong.is_empty(), "{wrong:#?}");
         }
         Err(error) => eprintln!("SKIPPED: mandoc: {error}"),

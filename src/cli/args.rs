@@ -29,14 +29,14 @@ pub(super) struct Program {
 
 /// Mount layers at a directory
 #[derive(Debug, Parser)]
-#[command(name = "plyfs mount", about = "Mount layers at a directory", after_long_help = option_help(),
-          args_override_self = true)]
+#[command(name = "plyfs mount", bin_name = "plyfs mount", about = "Mount layers at a directory",
+          after_long_help = option_help(), args_override_self = true)]
 pub(super) struct Mount {
     /// A lower layer; given again, one more below
     #[arg(long, value_name = "PATH", action = ArgAction::Append)]
     pub(super) lower: Vec<PathBuf>,
     /// The writable layer; without one, the mount is read-only
-    #[arg(long, value_name = "PATH", requires = "work")]
+    #[arg(long, value_name = "PATH")]
     pub(super) upper: Option<PathBuf>,
     /// An empty directory on the filesystem of the writable layer
     #[arg(long, value_name = "PATH")]
@@ -55,7 +55,12 @@ pub(super) struct Mount {
 
 /// Unmount, and wait until everything is done
 #[derive(Debug, Parser)]
-#[command(name = "plyfs umount", about = "Unmount, and wait until everything is done", args_override_self = true)]
+#[command(
+    name = "plyfs umount",
+    bin_name = "plyfs umount",
+    about = "Unmount, and wait until everything is done",
+    args_override_self = true
+)]
 pub(super) struct Umount {
     /// Do not wait for who still uses it
     #[arg(short, long)]

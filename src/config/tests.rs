@@ -1,3 +1,5 @@
+//! The options: what each means, and what is said of wrong ones.
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -176,10 +178,7 @@ fn what_belongs_together_is_checked() {
         options.finish().map(|()| options).map_err(|error| error.to_string())
     };
     assert_eq!(finish("ro").unwrap_err(), "read option lowerdir: needs at least one layer");
-    assert_eq!(
-        finish("lowerdir=/l,upperdir=/u").unwrap_err(),
-        "read option upperdir=/u: needs a workdir beside it"
-    );
+    assert_eq!(finish("lowerdir=/l,upperdir=/u").unwrap_err(), "read option upperdir=/u: needs a workdir beside it");
     let lone = finish("lowerdir=/l,workdir=/w").unwrap();
     assert_eq!(lone.warnings, ["workdir=/w ignored, as there is no upperdir"]);
     assert_eq!(lone.config.work, None);

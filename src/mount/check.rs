@@ -29,7 +29,8 @@ pub(super) fn layers(config: &Config) -> Result<(), Failure> {
     let (Some(upper), Some(work)) = (&config.upper, &config.work) else { return Ok(()) };
     let upper_dir = Dir::open("upperdir=", upper)?;
     let work_dir = Dir::open("workdir=", work)?;
-    let wrong = |what: &str| Err(Failure::new(format!("workdir={}: {what} upperdir {}", work.display(), upper.display())));
+    let wrong =
+        |what: &str| Err(Failure::new(format!("workdir={}: {what} upperdir {}", work.display(), upper.display())));
     if upper_dir.id.device != work_dir.id.device {
         return wrong("not on the filesystem of");
     }

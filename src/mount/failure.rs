@@ -14,7 +14,8 @@ impl Failure {
     pub fn new(line: impl Into<String>) -> Self {
         let mut line: String = line.into();
         if line.contains(char::is_control) {
-            line = line.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect();
+            line =
+                line.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect();
         }
         Self(line)
     }

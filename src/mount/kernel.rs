@@ -44,8 +44,9 @@ pub(super) fn mount(path: &Path, options: &MountOptions) -> Result<(OwnedFd, Mou
             Err(Errno::PERM) => {
                 // Else the first mount that is made by it would be of this one.
                 drop(device);
-                fusermount::mount(path, options)?
-                    .ok_or_else(|| Failure::new(format!("mountpoint {}: no privilege to mount, and no fusermount3", path.display())))?
+                fusermount::mount(path, options)?.ok_or_else(|| {
+                    Failure::new(format!("mountpoint {}: no privilege to mount, and no fusermount3", path.display()))
+                })?
             }
             Err(errno) => return Err(Failure::on("mount on ", path, errno)),
         },

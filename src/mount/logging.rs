@@ -22,7 +22,8 @@ pub(super) fn start(file: Option<&Path>, debug: bool) -> Result<(), Failure> {
     if let Some(path) = file {
         // It names files of the mount, so that it is for its owner's eyes.
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        let file = file.map_err(|error| Failure::on("log=", path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let file =
+            file.map_err(|error| Failure::on("log=", path, Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         builder.target(Target::Pipe(Box::new(file)));
         // Nobody sees standard error.
         std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));

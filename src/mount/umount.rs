@@ -28,7 +28,8 @@ const TYPE: &[u8] = b"fuse.plyfs";
 /// Why there is nothing to unmount, or why it cannot be.
 pub fn umount(path: &Path, lazily: bool) -> Result<Option<String>, Failure> {
     let path = full(path)?;
-    let table = fs::read("/proc/self/mountinfo").map_err(|error| Failure::new(format!("/proc/self/mountinfo: {error}")))?;
+    let table =
+        fs::read("/proc/self/mountinfo").map_err(|error| Failure::new(format!("/proc/self/mountinfo: {error}")))?;
     let Some(entry) = find(&table, &path) else {
         return Err(Failure::new(format!("{}: not mounted", path.display())));
     };
@@ -36,14 +37,10 @@ pub fn umount(path: &Path, lazily: bool) -> Result<Option<String>, Failure> {
         let kind = String::from_utf8_lossy(entry.kind);
         return Err(Failure::new(format!("{}: a mount of type {kind}, not of plyfs", path.display())));
     }
-    let daemon = find_daemon(&thread_name(entry.device));
+    let daemons = if lazily { Vec::new() } else { find_daemons(&thread_name(entry.device)) };
     unmount(&path, lazily)?;
-    match daemon {
-        Some(daemon) if !lazily && !ends(&daemon) => {
-            Ok(Some(format!("{}: unmounted, but its daemon still runs: it is mounted elsewhere, or busy", path.display())))
-        }
-        _ => Ok(None),
-    }
+    let runs = || format!("{}: unmounted, but its daemon still runs: it is mounted elsewhere, or busy", path.display());
+    Ok((!daemons.iter().all(ends)).then(runs))
 }
 
 /// The full path, even of a mount whose daemon is dead.
@@ -97,18 +94,20 @@ fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
-/// The process that has a thread of this name.
-fn find_daemon(thread: &str) -> Option<OwnedFd> {
+/// The processes that have a thread of this name. There may be another besides the one that is looked for: that of a
+/// mount which is gone, so that its device number was free again, but not all of its work is done.
+fn find_daemons(thread: &str) -> Vec<OwnedFd> {
     let is_daemon = |process: &Path| {
         let threads = fs::read_dir(process.join("task")).ok();
         threads.into_iter().flatten().flatten().any(|entry| {
             fs::read(entry.path().join("comm")).is_ok_and(|comm| comm.strip_suffix(b"\n") == Some(thread.as_bytes()))
         })
     };
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+    let daemon = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
         if is_daemon(&entry.path()) { pidfd_open(pid, PidfdFlags::empty()).ok() } else { None }
-    })
+    };
+    fs::read_dir("/proc").map_or_else(|_| Vec::new(), |entries| entries.flatten().filter_map(daemon).collect())
 }
 
 /// Waits for the end of a process; whether it came.

@@ -142,7 +142,8 @@ fn symlinks_are_shown_as_they_are() {
         assert_eq!(tree.read("d/to-file"), "x");
         assert_eq!(tree.stat("dangling").st_size, 14);
     }
-    let long = "t/".repeat(2000);
+    // As long as XFS takes them.
+    let long = "t/".repeat(511);
     std::os::unix::fs::symlink(&long, tree.path("long")).unwrap();
     assert_eq!(fs::read_link(tree.path("long")).unwrap().as_os_str(), &*long);
     assert_eq!(errno(lstat(tree.path("dangling/x"))), Errno::NOENT);

@@ -21,10 +21,14 @@ fn targets_are_bytes() {
 #[test]
 fn longest_target_works_and_longer_is_refused() {
     let tree = mount!(Setup::new().lower(|l| l.dir("d")));
-    let target = "x".repeat(4095);
+    // XFS takes up to 1023 bytes, others 4095.
+    let target = match symlink("x".repeat(4095), tree.beside("probe")) {
+        Ok(()) => "x".repeat(4095),
+        Err(_) => "x".repeat(1023),
+    };
     symlink(&target, tree.path("d/link")).unwrap();
     assert_eq!(fs::read_link(tree.path("d/link")).unwrap().as_os_str(), &*target);
-    assert_eq!(tree.stat("d/link").st_size, 4095);
+    assert_eq!(tree.stat("d/link").st_size as usize, target.len());
     assert_eq!(errno(symlink("x".repeat(4096), tree.path("d/too-long"))), Errno::NAMETOOLONG);
     assert_eq!(errno(symlink("", tree.path("d/empty"))), Errno::NOENT);
 }

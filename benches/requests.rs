@@ -2,7 +2,13 @@
 //!
 //! `cargo bench --bench requests` as root; `PLYFS_BENCH_PROGRAM` names another program that takes the same options,
 //! for comparison.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -51,7 +57,7 @@ const OPERATIONS: &[(&str, Step, Step)] = &[
     ("overwrite with O_TRUNC", nothing, |m| fs::write(m.join("new"), "y").unwrap()),
     (
         "append to a lower file",
-        |m| drop(fs::metadata(m.join("append")).unwrap()),
+        |m| look(m, "append"),
         |m| {
             OpenOptions::new().append(true).open(m.join("append")).unwrap().write_all(b"x").unwrap();
         },
@@ -65,7 +71,7 @@ const OPERATIONS: &[(&str, Step, Step)] = &[
     ("unlink", nothing, |m| fs::remove_file(m.join("newer")).unwrap()),
     (
         "chmod a lower file",
-        |m| drop(fs::metadata(m.join("chmod")).unwrap()),
+        |m| look(m, "chmod"),
         |m| {
             let mut mode = fs::metadata(m.join("chmod")).unwrap().permissions();
             mode.set_readonly(true);
@@ -75,6 +81,10 @@ const OPERATIONS: &[(&str, Step, Step)] = &[
 ];
 
 fn nothing(_: &Path) {}
+
+fn look(m: &Path, name: &str) {
+    fs::metadata(m.join(name)).unwrap();
+}
 
 fn stat(m: &Path) {
     fs::metadata(m.join("d0/file")).unwrap();

@@ -3,10 +3,10 @@
 set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+TARGET=$(realpath -m -- "${CARGO_TARGET_DIR:-$ROOT/target}")
 TOOLS=$TARGET/tools
 PATH=$PATH:/usr/sbin:/sbin
-export LC_ALL=C CARGO_TERM_COLOR=never
+export LC_ALL=C CARGO_TERM_COLOR=never CARGO_TARGET_DIR=$TARGET
 
 # Exit status of a script or stage that could not run here, as distinct from one that failed.
 readonly SKIP=77
@@ -42,7 +42,7 @@ need_tools() {
     local log
     log=$(mktemp)
     if ! { as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+        apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         rm -f "$log"
         return 1
@@ -74,8 +74,8 @@ plyfs_binary() {
 
 # Paths of the mounts below a directory, innermost first.
 mounts_below() {
-    local source path rest
-    while read -r source path rest; do
+    local path
+    while read -r _ path _; do
         path=$(printf '%b' "$path") # \040 and the like
         [[ $path == "$1"/* ]] && printf '%s\n' "$path"
     done </proc/self/mounts | tac
@@ -101,7 +101,8 @@ remove_scratch() {
     trap - EXIT
     set +e
     cd /
-    for path in $(jobs -p); do kill "$path" 2>/dev/null; done
+    for pid in $(jobs -p); do kill "$pid" 2>/dev/null; done
+    wait
     mounts_below "$SCRATCH" | while read -r path; do
         unmount "$path" 2>/dev/null || umount -l "$path" 2>/dev/null || fusermount3 -uz "$path"
     done
@@ -118,7 +119,7 @@ processes_below() {
     for dir in /proc/[0-9]*; do
         pid=${dir#/proc/}
         [[ $pid -ne $$ && $pid -ne $BASHPID ]] || continue
-        if tr '\0' '\n' <"$dir/cmdline" 2>/dev/null | grep -qF "$1/"; then printf '%s\n' "$pid"; fi
+        if tr '\0' '\n' 2>/dev/null <"$dir/cmdline" | grep -qF "$1/"; then printf '%s\n' "$pid"; fi
     done
 }
 

@@ -15,8 +15,8 @@ use crate::at::{At, split_names};
 use crate::attr::{Attr, Kind};
 use crate::cache::Known;
 use crate::error::{Context, Errno, Error, Result};
-use crate::inode::{Inode, Link, Lower};
-use crate::layer::marks::Mark;
+use crate::inode::{Inode, Link, Links, Lower};
+use crate::layer::marks::{Mark, is_opaque_mark};
 use crate::layer::work::{Staged, WorkDir};
 use crate::name::Name;
 use crate::overlay::{Overlay, Stale};
@@ -145,13 +145,17 @@ impl Overlay {
         log::debug!("copy up {}", name.as_bytes().escape_ascii());
         let origin = self.origin_of(dir, name, &attr)?;
         let staged = self.stage_copy(work, source, &attr, data)?;
-        self.stage_attributes(staged.at(), source, &attr, extra)?;
-        self.dialect.set(staged.at(), Mark::Origin, &origin.encode()).during("set the origin mark")?;
         let mut index = None;
-        if inode.kind != Kind::Dir && attr.nlink > 1 {
-            self.dialect.set(staged.at(), Mark::Nlink, b"L+0").during("set the link count mark")?;
-            index = Some((origin.index_name(), attr.nlink));
+        if self.dialect.marks(inode.kind) {
+            self.dialect.set(staged.at(), Mark::Origin, &origin.encode()).during("set the origin mark")?;
+            if inode.kind != Kind::Dir && attr.nlink > 1 {
+                // Relative to the copy's own count: that of the lower inode cannot always be found by its handle.
+                let mark = format!("U+{}", attr.nlink.saturating_sub(1));
+                self.dialect.set(staged.at(), Mark::Nlink, mark.as_bytes()).during("set the link count mark")?;
+                index = Some((origin.index_name(), attr.nlink));
+            }
         }
+        self.stage_attributes(staged.at(), source, &attr, extra)?;
         self.publish(inode, staged, index)
     }
 
@@ -194,17 +198,15 @@ impl Overlay {
         Ok(staged)
     }
 
-    /// Gives the copy the owner, mode, attributes and times of its source. In this order: a change of owner takes set-id
-    /// bits and capabilities away, and everything moves times.
+    /// Gives the copy the owner, attributes, mode and times of its source. In this order: a change of owner takes set-id
+    /// bits and capabilities away, a mode may keep us from setting attributes, and everything moves times.
     fn stage_attributes(&self, copy: At<'_>, source: At<'_>, attr: &Attr, marked: (bool, bool)) -> Result<()> {
         if (attr.uid, attr.gid) != self.owner() {
             copy.chown(Some(attr.uid), Some(attr.gid)).during("copy the owner")?;
         }
-        if attr.kind() != Kind::Symlink {
-            copy.chmod(attr.mode).during("copy the mode")?;
-        }
         for name in split_names(&source.xattr_names().during("list attributes")?) {
-            if self.dialect.is_private(name) {
+            // An opaque mark of any dialect would have the copy hide its source once the upper is a lower layer.
+            if self.dialect.is_private(name) || is_opaque_mark(name) {
                 continue;
             }
             let Some(value) = source.xattr(name).during("read an attribute")? else { continue };
@@ -219,6 +221,9 @@ impl Overlay {
         }
         if let Some(letters) = protected_letters(marked.0, marked.1) {
             self.dialect.set(copy, Mark::ProtAttr, letters).during("set the flags mark")?;
+        }
+        if attr.kind() != Kind::Symlink {
+            copy.chmod(attr.mode).during("copy the mode")?;
         }
         copy.set_times(&times::exact(attr.atime, attr.mtime)).during("copy the times")
     }
@@ -236,7 +241,9 @@ impl Overlay {
     /// either, only a descriptor.
     fn publish(&self, inode: &Arc<Inode>, staged: Staged<'_>, index: Option<(Vec<u8>, u32)>) -> Result<()> {
         let work = self.work()?;
-        let upper = staged.at().attr().during("stat the copy")?.ino;
+        let copy = staged.at().attr().during("stat the copy")?;
+        let upper = copy.ino;
+        let is_marked = self.dialect.marks(inode.kind);
         loop {
             let Some(link) = inode.state.read().links.as_slice().first().cloned() else {
                 let mut state = inode.state.write();
@@ -272,8 +279,14 @@ impl Overlay {
                         .during("link from the index")?;
                 }
             }
+            let is_indexed = index.is_some();
             state.upper = Some(upper);
-            state.flags.has_origin = true;
+            state.flags.has_origin = is_marked;
+            if !is_marked {
+                self.unmarked.put(copy.dev, upper, inode.ino);
+                // No index keeps other lower names of it one inode with the copy.
+                state.links = Links::None;
+            }
             if let Some((index, nlink)) = index {
                 let extra = state.extra_mut();
                 extra.index = Some(index);
@@ -282,6 +295,11 @@ impl Overlay {
             state.links.add(Link { in_upper: true, ..link.clone() });
             drop(state);
             At::fd(&dir).set_times(&times).during("restore times")?;
+            if is_indexed {
+                // It has one link more than in the index. Should we stop before this, the count is too high, which keeps
+                // the index for longer, and loses nothing.
+                self.mark_link_count(inode)?;
+            }
             self.touched(inode);
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod convert;
+mod ioctl;
 mod pool;
 mod reply;
 mod session;

@@ -23,6 +23,7 @@ pub use self::attr::SetAttr;
 pub use self::readdir::Entry;
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::string_slice, clippy::let_underscore_must_use)]
 mod tests;
 
 impl Overlay {

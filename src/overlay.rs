@@ -22,7 +22,8 @@ use crate::inode::numbers::{Numbers, ROOT};
 use crate::inode::table::Table;
 use crate::inode::{Inode, Links, Lower, State};
 use crate::layer::marks::{Dialect, Marks, Opaque};
-use crate::layer::work::WorkDir;
+use crate::layer::origin::Unmarked;
+use crate::layer::work::{WhiteoutStyle, WorkDir};
 use crate::layer::{Layer, LayerId, LowerDir, Stack};
 use crate::name::Name;
 use crate::sys;
@@ -51,6 +52,8 @@ pub struct Overlay {
     pub(crate) max_orphans: usize,
     /// Whether we may make files that belong to others.
     pub(crate) may_chown: bool,
+    /// Numbers of copies that carry no origin mark.
+    pub(crate) unmarked: Unmarked,
     root_fd: Arc<OwnedFd>,
     owner: (u32, u32),
     watcher: OnceLock<Watcher>,
@@ -143,6 +146,7 @@ impl Overlay {
             orphans: AtomicUsize::new(0),
             max_orphans: quarter,
             may_chown: sys::creds::may_chown(),
+            unmarked: Unmarked::default(),
             root_fd: Arc::new(root_fd),
             watcher: OnceLock::new(),
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -211,6 +215,16 @@ impl Overlay {
     /// `EROFS` without one.
     pub(crate) fn work(&self) -> Result<&WorkDir> {
         self.work.as_ref().ok_or(Error::new(Errno::ROFS, "write"))
+    }
+
+    /// In which form the upper's whiteouts are, as far as that has to be known to read them.
+    pub(crate) fn upper_style(&self) -> Option<WhiteoutStyle> {
+        self.work.as_ref().map(WorkDir::whiteout_style).or(self.config.whiteouts)
+    }
+
+    /// The number shown for the inode `ino` of the upper, on the device `dev`, when no mark says where it came from.
+    pub(crate) fn upper_number(&self, dev: u64, ino: u64) -> u64 {
+        self.unmarked.get(dev, ino).unwrap_or_else(|| self.numbers.compose(dev, ino))
     }
 
     /// The inode `ino`.

@@ -1,5 +1,6 @@
 //! From a name to an inode: probes the layers, applies the merge rule, and finds the number by which it is known.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::at::At;
@@ -119,6 +120,9 @@ impl Overlay {
                 (Some(known), Some(found)) => known == found,
                 (None, Some(_)) => false,
                 // Seen before its copy-up, or a lower hard link of what was copied up.
+                (Some(_), None) if !self.dialect.marks(kind) => {
+                    known_state.links.find(parent, name.as_bytes()).is_some()
+                }
                 (_, None) => !is_orphan,
             }
             && (kind != Kind::Dir || known_state.links.find(parent, name.as_bytes()).is_some());
@@ -204,12 +208,12 @@ impl Overlay {
         let dir = self.upper_dir(parent)?;
         let at = At::new(&dir, name.as_bytes());
         let below = |redirect| self.probe_lowers(lowers, Some(name.clone()), redirect, true);
-        let dot_style = self.work.as_ref().is_some_and(|work| work.whiteout_style() == WhiteoutStyle::DotFile);
+        let dot_style = self.upper_style() == Some(WhiteoutStyle::DotFile);
         if dot_style && name.as_bytes().starts_with(DOT_WHITEOUT) {
             return Ok(None);
         }
         let Some(attr) = at.find().during("look up")? else {
-            if dot_style && self.work()?.is_hidden(std::os::fd::AsFd::as_fd(&dir), name.as_bytes()).during("look up")? {
+            if dot_style && is_dot_hidden(&dir, name)? {
                 return Ok(None);
             }
             return self.found_below(self.probe_lowers(lowers, Some(name.clone()), None, false)?);
@@ -218,8 +222,11 @@ impl Overlay {
             return Ok(None);
         }
         let marks = Marks::of_upper(at, self.dialect).during("read the marks in the upper")?;
-        if attr.kind() == Kind::File && attr.size == 0 && self.is_upper_xattr_whiteout(&dir, at)? {
-            return Ok(None);
+        if marks.whiteout && attr.kind() == Kind::File && attr.size == 0 {
+            let parent = Marks::of_upper(At::fd(&dir), self.dialect).during("read the marks in the upper")?;
+            if parent.opaque == Opaque::XattrWhiteouts {
+                return Ok(None);
+            }
         }
         if marks.metacopy {
             return Err(Error::new(Errno::IO, "look up")
@@ -243,9 +250,7 @@ impl Overlay {
         let source = origin.as_ref().and_then(|origin| origin.find(&self.stack.lowers));
         if attr.kind() == Kind::Dir {
             // A redirect says where to look, whatever the whiteout of its new name hides.
-            let hidden = dot_style
-                && marks.redirect.is_none()
-                && self.work()?.is_hidden(std::os::fd::AsFd::as_fd(&dir), name.as_bytes()).during("look up")?;
+            let hidden = dot_style && marks.redirect.is_none() && is_dot_hidden(&dir, name)?;
             if marks.opaque != Opaque::Yes && !hidden {
                 let redirect = marks.redirect.as_deref().filter(|_| self.follows_redirects());
                 let redirect = redirect.map(Redirect::parse).transpose().during("read a redirect")?;
@@ -268,21 +273,13 @@ impl Overlay {
         }
         let ino = match source {
             Some(source) => self.numbers.compose(source.dev, source.ino),
-            None => self.numbers.number(&attr),
+            None => self.upper_number(attr.dev, attr.ino),
         };
         Ok(Some(Found { attr, ino, state }))
     }
 
     fn follows_redirects(&self) -> bool {
         self.config.redirect_dir != crate::config::RedirectDir::NoFollow
-    }
-
-    fn is_upper_xattr_whiteout(&self, dir: &std::os::fd::OwnedFd, at: At<'_>) -> Result<bool> {
-        if !self.work.as_ref().is_some_and(|work| work.whiteout_style() == WhiteoutStyle::Xattr) {
-            return Ok(false);
-        }
-        let marks = Marks::of_upper(At::fd(dir), self.dialect).during("read the marks in the upper")?;
-        Ok(marks.opaque == Opaque::XattrWhiteouts && is_xattr_whiteout(at).during("read the marks in the upper")?)
     }
 
     /// What is found where the upper has nothing under the name.
@@ -455,10 +452,15 @@ impl Overlay {
             return Ok(LowerProbe { attr: Some(attr), ..plain(probe) });
         }
         let marks = Marks::of_lower(at, self.dialect).during("read marks")?;
-        let opaque = marks.opaque == Opaque::Yes || dot_hidden()? || {
+        // A redirect says where to look below, whatever the whiteout of the directory's new name hides there.
+        let opaque = marks.opaque == Opaque::Yes || (marks.redirect.is_none() && dot_hidden()?) || {
             let path = [at.name(), b"/", DOT_OPAQUE].concat();
             // The one path of two components: a name that was just seen to be a directory, and a fixed one.
-            At::new(&at.dir(), &path).find().during("look up")?.is_some()
+            match At::new(&at.dir(), &path).find() {
+                // Nobody sees what lies in it or below.
+                Err(Errno::ACCESS) => false,
+                found => found.during("look up")?.is_some(),
+            }
         };
         Ok(LowerProbe {
             probe: Probe::Dir { opaque },
@@ -467,6 +469,12 @@ impl Overlay {
             xattr_whiteouts: marks.opaque == Opaque::XattrWhiteouts,
         })
     }
+}
+
+/// Whether a file `.wh.NAME` of the upper hides `name` in the layers below.
+fn is_dot_hidden(dir: &impl AsFd, name: &Name) -> Result<bool> {
+    let whiteout = [DOT_WHITEOUT, name.as_bytes()].concat();
+    Ok(At::new(dir, &whiteout).find().during("look up")?.is_some())
 }
 
 /// Where the lower layers are to be searched.

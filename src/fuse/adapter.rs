@@ -12,29 +12,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
-use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Error, Result};
 use crate::ops::SetAttr;
 use crate::overlay::{Caller, Overlay};
-use crate::sys::fileattr::{self, FsXattr};
 
 use super::pool::Pool;
-use super::reply::{Refuse, answer, guarded};
-use super::{Settings, convert, session};
+use super::reply::{GENERATION, Refuse, answer, guarded, send_empty, send_entry, send_written, send_xattr};
+use super::{Settings, convert, ioctl, session};
 
 /// Threads for what takes long.
 const WORKERS: usize = 4;
 /// As good as without end.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-/// Node ids are not given to another inode while the kernel knows them.
-const GENERATION: Generation = Generation(0);
 
 thread_local! {
     /// What a read is read into, kept for the next.
@@ -97,15 +93,6 @@ impl Adapter {
         }
     }
 
-    /// Sends an entry, or that there is none.
-    fn send_entry(timeout: Duration) -> impl FnOnce(ReplyEntry, Option<Attr>) + Send {
-        move |reply, attr| {
-            // Node id 0: the kernel may keep that there is no such name.
-            let attr = attr.map_or_else(|| convert::bare_attr(0, Kind::File), |attr| convert::attr(&attr));
-            reply.entry(&timeout, &attr, GENERATION);
-        }
-    }
-
     /// The flags to open a file with.
     fn open_flags(&self, flags: i32) -> OFlags {
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
@@ -121,24 +108,6 @@ impl Adapter {
 /// Who asks by a handle: who opened the file has let him.
 fn holder(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
-}
-
-/// Sends what has neither data nor attributes.
-fn send_empty(reply: ReplyEmpty, (): ()) {
-    reply.ok();
-}
-
-fn send_written(reply: ReplyWrite, written: usize) {
-    reply.written(u32::try_from(written).unwrap_or(u32::MAX));
-}
-
-/// Sends an attribute's value, or a list of names, as far as there is room for it.
-fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) {
-    move |reply, value| match u32::try_from(value.len()) {
-        Ok(len) if size == 0 => reply.size(len),
-        Ok(len) if len <= size => reply.data(&value),
-        _ => reply.error(fuser::Errno::ERANGE),
-    }
 }
 
 /// Changing one of these may mean to copy its data first.
@@ -160,7 +129,7 @@ impl Filesystem for Adapter {
             super::panic_if_asked(name);
             self.overlay.lookup(parent.0, name.as_bytes())
         };
-        answer(reply, work, Self::send_entry(self.timeout));
+        answer(reply, work, send_entry(self.timeout));
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
@@ -233,12 +202,12 @@ impl Filesystem for Adapter {
             let device = convert::decode_device(rdev);
             self.overlay.mknod(parent.0, name.as_bytes(), mode, umask, device, self.caller(request)?).map(Some)
         };
-        answer(reply, work, Self::send_entry(self.timeout));
+        answer(reply, work, send_entry(self.timeout));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let work = || self.overlay.mkdir(parent.0, name.as_bytes(), mode, umask, self.caller(request)?).map(Some);
-        answer(reply, work, Self::send_entry(self.timeout));
+        answer(reply, work, send_entry(self.timeout));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -246,7 +215,7 @@ impl Filesystem for Adapter {
             let target = target.as_os_str().as_bytes();
             self.overlay.symlink(parent.0, name.as_bytes(), target, self.caller(request)?).map(Some)
         };
-        answer(reply, work, Self::send_entry(self.timeout));
+        answer(reply, work, send_entry(self.timeout));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -297,7 +266,7 @@ impl Filesystem for Adapter {
             is_slow!(self, ino),
             reply,
             move |overlay, _| overlay.link(ino.0, new_parent.0, new_name.as_bytes()).map(Some),
-            Self::send_entry(self.timeout),
+            send_entry(self.timeout),
         );
     }
 
@@ -532,13 +501,12 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let sets = matches!(command, fileattr::SETFLAGS | fileattr::FSSETXATTR);
         let data = data.to_vec();
         self.dispatch(
             request,
-            sets && is_slow!(self, ino),
+            ioctl::changes(command) && is_slow!(self, ino),
             reply,
-            move |overlay, _| file_flags(overlay, ino.0, command, &data),
+            move |overlay, _| ioctl::file_flags(overlay, ino.0, command, &data),
             |reply, data| reply.ioctl(0, &data),
         );
     }
@@ -611,23 +579,5 @@ impl Filesystem for Adapter {
     ) {
         // Files and directories are always ready; the kernel need not ask again.
         reply.error(fuser::Errno::ENOSYS);
-    }
-}
-
-/// Reads or sets inode flags.
-fn file_flags(overlay: &Overlay, ino: u64, command: u32, data: &[u8]) -> Result<Vec<u8>> {
-    let short = || Error::new(Errno::INVAL, "read an ioctl's argument");
-    match command {
-        fileattr::GETFLAGS => overlay.flags(ino).map(|flags| flags.to_ne_bytes().to_vec()),
-        fileattr::SETFLAGS => {
-            let flags = data.first_chunk().ok_or_else(short)?;
-            overlay.set_flags(ino, u32::from_ne_bytes(*flags)).map(|()| Vec::new())
-        }
-        fileattr::FSGETXATTR => overlay.extended_flags(ino).map(FsXattr::to_bytes),
-        fileattr::FSSETXATTR => {
-            let flags = FsXattr::from_bytes(data).ok_or_else(short)?;
-            overlay.set_extended_flags(ino, flags).map(|()| Vec::new())
-        }
-        _ => Err(Error::new(Errno::NOTTY, "ioctl")),
     }
 }

@@ -1,13 +1,20 @@
 //! Replying: once, whatever happens.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use fuser::{
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
+use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Error, Result};
+
+use super::convert;
+
+/// Node ids are not given to another inode while the kernel knows them.
+pub(super) const GENERATION: Generation = Generation(0);
 
 /// A reply that can say no.
 pub(super) trait Refuse {
@@ -63,6 +70,34 @@ fn report(error: &Error) {
     match error.errno() {
         Errno::IO | Errno::STALE | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::UCLEAN => log::error!("{error}"),
         errno => log::debug!("{error} ({})", errno.raw_os_error()),
+    }
+}
+
+/// Sends an entry, or that there is none; the kernel may keep it that long.
+pub(super) fn send_entry(timeout: Duration) -> impl FnOnce(ReplyEntry, Option<Attr>) + Send {
+    move |reply, attr| {
+        // Node id 0: the kernel may keep that there is no such name.
+        let attr = attr.map_or_else(|| convert::bare_attr(0, Kind::File), |attr| convert::attr(&attr));
+        reply.entry(&timeout, &attr, GENERATION);
+    }
+}
+
+/// Sends what has neither data nor attributes.
+pub(super) fn send_empty(reply: ReplyEmpty, (): ()) {
+    reply.ok();
+}
+
+/// Sends how many bytes were written.
+pub(super) fn send_written(reply: ReplyWrite, written: usize) {
+    reply.written(u32::try_from(written).unwrap_or(u32::MAX));
+}
+
+/// Sends an attribute's value, or a list of names, as far as there is room for it.
+pub(super) fn send_xattr(size: u32) -> impl FnOnce(ReplyXattr, Vec<u8>) {
+    move |reply, value| match u32::try_from(value.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(&value),
+        _ => reply.error(fuser::Errno::ERANGE),
     }
 }
 

@@ -6,6 +6,7 @@
 use rustix::fs::XattrFlags;
 
 use crate::at::{At, split_names};
+use crate::attr::Kind;
 use crate::error::Errno;
 use crate::name::Name;
 
@@ -109,12 +110,28 @@ impl Dialect {
         }
     }
 
+    /// Whether objects of this type can carry marks: Linux has `user.` attributes for files and directories only.
+    pub const fn marks(self, kind: Kind) -> bool {
+        matches!((self, kind), (Self::Trusted, _) | (_, Kind::File | Kind::Dir))
+    }
+
     /// Sets `mark` on `at`.
     ///
     /// # Errors
     /// Those of setxattr(2).
     pub fn set(self, at: At<'_>, mark: Mark, value: &[u8]) -> Result<(), Errno> {
-        at.set_xattr(&self.name(mark), value, XattrFlags::empty())
+        let name = self.name(mark);
+        match at.set_xattr(&name, value, XattrFlags::empty()) {
+            // Without privilege, a `user.` attribute takes the right to write, which the owner may have given up.
+            Err(Errno::ACCESS) => {
+                let mode = at.attr()?.mode;
+                at.chmod(mode | libc::S_IWUSR)?;
+                let result = at.set_xattr(&name, value, XattrFlags::empty());
+                at.chmod(mode)?;
+                result
+            }
+            result => result,
+        }
     }
 
     /// Removes `mark` from `at`, if it is there.
@@ -187,6 +204,8 @@ pub struct Marks {
     pub immutable: bool,
     /// Append-only by mark.
     pub append_only: bool,
+    /// An empty file with this mark may be a whiteout.
+    pub whiteout: bool,
 }
 
 impl Marks {
@@ -214,10 +233,7 @@ impl Marks {
                 if let Some(mark) = Mark::ALL.into_iter().find(|mark| mark.suffix() == suffix) {
                     marks.take(mark, at.xattr(name)?);
                 }
-            } else if foreign
-                && FOREIGN_PREFIXES.iter().any(|prefix| name.strip_prefix(*prefix) == Some(Mark::Opaque.suffix()))
-                && marks.opaque == Opaque::No
-            {
+            } else if foreign && is_opaque_mark(name) && marks.opaque == Opaque::No {
                 marks.take(Mark::Opaque, at.xattr(name)?);
             }
         }
@@ -243,9 +259,14 @@ impl Marks {
                 self.immutable = value.contains(&b'i');
                 self.append_only = value.contains(&b'a');
             }
-            Mark::Whiteout => {}
+            Mark::Whiteout => self.whiteout = true,
         }
     }
+}
+
+/// Whether `name` is the opaque mark of any dialect that counts in lower layers.
+pub fn is_opaque_mark(name: &[u8]) -> bool {
+    FOREIGN_PREFIXES.iter().any(|prefix| name.strip_prefix(*prefix) == Some(Mark::Opaque.suffix()))
 }
 
 /// Whether a zero-size file in a directory marked for that is a whiteout.

@@ -3,7 +3,11 @@
 //! An origin keeps the inode number the same across copy-up, rename and remount. Its bytes in hexadecimal name the
 //! entry of the index that keeps lower hard links one inode.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
 
 use crate::at::At;
 use crate::attr::Attr;
@@ -38,6 +42,38 @@ pub struct Source {
     pub ino: u64,
     /// Its link count there, for who may open handles.
     pub nlink: Option<u32>,
+}
+
+/// The numbers of copies that can carry no origin mark: only files and directories take `user.` attributes. They last
+/// as long as the mount.
+///
+/// A leaf among the locks: held for a moment, never across a syscall.
+#[derive(Debug, Default)]
+pub struct Unmarked {
+    /// What is shown, by device and inode number in the upper.
+    numbers: RwLock<HashMap<(u64, u64), u64>>,
+    /// There is one: saves most lookups the lock.
+    any: AtomicBool,
+}
+
+impl Unmarked {
+    /// The number shown for an inode of the upper, if it is such a copy.
+    pub fn get(&self, dev: u64, ino: u64) -> Option<u64> {
+        self.any.load(Ordering::Relaxed).then(|| self.numbers.read().get(&(dev, ino)).copied()).flatten()
+    }
+
+    /// Notes which number is shown for a copy.
+    pub fn put(&self, dev: u64, ino: u64, shown: u64) {
+        self.numbers.write().insert((dev, ino), shown);
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets a copy that is gone, as its number in the upper may be used again.
+    pub fn remove(&self, dev: u64, ino: u64) {
+        if self.any.load(Ordering::Relaxed) {
+            self.numbers.write().remove(&(dev, ino));
+        }
+    }
 }
 
 impl Origin {

@@ -14,7 +14,7 @@ use crate::error::{Context, Errno, Error, Result};
 use crate::handle::OpenDir;
 use crate::inode::Inode;
 use crate::inode::numbers::ROOT;
-use crate::layer::marks::{DOT_WHITEOUT, Mark, Marks, Opaque, is_xattr_whiteout};
+use crate::layer::marks::{DOT_WHITEOUT, Mark, is_xattr_whiteout};
 use crate::layer::origin::Origin;
 use crate::layer::work::WhiteoutStyle;
 use crate::layer::{LayerId, LowerDir};
@@ -188,14 +188,14 @@ impl Merge<'_> {
     fn add_upper(&mut self, dir: &OwnedFd, impure: bool) -> Result<()> {
         let overlay = self.overlay;
         let dev = At::fd(dir).attr().during("stat")?.dev;
-        let style = overlay.work.as_ref().map(|work| work.whiteout_style());
-        let xattr_whiteouts = style == Some(WhiteoutStyle::Xattr)
-            && Marks::of_upper(At::fd(dir), overlay.dialect).during("read marks")?.opaque == Opaque::XattrWhiteouts;
+        let dot_style = overlay.upper_style() == Some(WhiteoutStyle::DotFile);
+        let opaque = At::fd(dir).xattr(&overlay.dialect.name(Mark::Opaque)).during("read the opaque mark")?;
+        let xattr_whiteouts = opaque.as_deref() == Some(b"x");
+        // What a `.wh.` name hides is in the layers below; an entry of the upper's own may lie beside it.
+        let mut hidden: Vec<Vec<u8>> = Vec::new();
         scan(dir, |raw| {
-            if style == Some(WhiteoutStyle::DotFile)
-                && let Some(hidden) = raw.name.strip_prefix(DOT_WHITEOUT)
-            {
-                self.hide(hidden);
+            if dot_style && let Some(name) = raw.name.strip_prefix(DOT_WHITEOUT) {
+                hidden.push(name.to_vec());
                 return Ok(());
             }
             let at = At::new(dir, raw.name);
@@ -203,7 +203,7 @@ impl Merge<'_> {
                 self.hide(raw.name);
                 return Ok(());
             };
-            let mut ino = overlay.numbers.compose(dev, raw.ino);
+            let mut ino = overlay.upper_number(dev, raw.ino);
             if impure
                 && let Some(origin) = at.xattr(&overlay.dialect.name(Mark::Origin)).during("read the origin mark")?
                 && let Some(source) = Origin::decode(&origin).and_then(|origin| origin.find(&overlay.stack.lowers))
@@ -211,7 +211,11 @@ impl Merge<'_> {
                 ino = overlay.numbers.compose(source.dev, source.ino);
             }
             self.show(raw.name, ino, kind, None)
-        })
+        })?;
+        for name in hidden {
+            self.hide(&name);
+        }
+        Ok(())
     }
 
     fn add_lower(&mut self, dir: &Arc<LowerDir>) -> Result<()> {

@@ -130,6 +130,16 @@ impl Overlay {
         orphan: Option<Arc<std::os::fd::OwnedFd>>,
     ) -> Result<()> {
         state.links.remove(parent, name.as_bytes());
+        if !self.dialect.marks(inode.kind)
+            && state.links.as_slice().is_empty()
+            && let (Some(layer), Some(upper)) = (&self.stack.upper, state.upper)
+        {
+            // A name that is not known yet may be left.
+            let left = orphan.as_ref().map(|fd| At::fd(fd).attr()).transpose().during("stat")?;
+            if left.is_none_or(|attr| attr.nlink == 0) {
+                self.unmarked.remove(layer.attr.dev, upper);
+            }
+        }
         if let Some(orphan) = orphan {
             state.extra_mut().orphan = Some(orphan);
         }

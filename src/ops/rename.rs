@@ -231,20 +231,33 @@ impl Overlay {
             fs::renameat_with(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), flags).during("rename")
         };
         if leaves_whiteout && slot != Slot::Whiteout {
-            if work.whiteout_style() == WhiteoutStyle::Device {
-                match plain(RenameFlags::WHITEOUT) {
-                    // The filesystem cannot leave a whiteout by itself: put one into the free place, and exchange.
-                    Err(error) if error.errno() == Errno::INVAL && slot == Slot::Free => {
-                        work.place_whiteout(new.dir.as_fd(), new.name.as_bytes())?;
-                        plain(RenameFlags::EXCHANGE)?;
-                    }
+            // Puts a whiteout into the free place, and exchanges.
+            let exchange_whiteout = || {
+                work.allow_whiteouts(old.dir.as_fd())?;
+                work.place_whiteout(new.dir.as_fd(), new.name.as_bytes())?;
+                plain(RenameFlags::EXCHANGE)
+            };
+            match work.whiteout_style() {
+                WhiteoutStyle::Device => match plain(RenameFlags::WHITEOUT) {
+                    // The filesystem cannot leave a whiteout by itself.
+                    Err(error) if error.errno() == Errno::INVAL && slot == Slot::Free => exchange_whiteout()?,
                     result => result?,
-                }
-            } else {
-                plain(if slot == Slot::Free { RenameFlags::NOREPLACE } else { RenameFlags::EXCHANGE })?;
-                if slot == Slot::Free {
+                },
+                WhiteoutStyle::DotFile => {
+                    // It hides nothing of the upper, so that it can come first.
                     work.place_whiteout(old.dir.as_fd(), old.name.as_bytes())?;
-                } else {
+                    plain(if slot == Slot::Free { RenameFlags::NOREPLACE } else { RenameFlags::empty() })?;
+                }
+                // A directory with parts below is not opaque: it takes such whiteouts.
+                WhiteoutStyle::Xattr if slot == Slot::Free && !new.parent.state.read().lower_dirs().is_empty() => {
+                    exchange_whiteout()?;
+                }
+                WhiteoutStyle::Xattr if slot == Slot::Free => {
+                    plain(RenameFlags::NOREPLACE)?;
+                    work.place_whiteout(old.dir.as_fd(), old.name.as_bytes())?;
+                }
+                WhiteoutStyle::Xattr => {
+                    plain(RenameFlags::EXCHANGE)?;
                     work.replace_with_whiteout(old.dir.as_fd(), old.name.as_bytes(), slot == Slot::Dir)?;
                 }
             }

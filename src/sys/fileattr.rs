@@ -109,11 +109,15 @@ pub fn set_xattr_flags(fd: BorrowedFd<'_>, attr: FsXattr) -> Result<(), Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
-/// The UUID of the filesystem that `fd` lies on.
+/// The UUID of the filesystem that `fd` lies on, as the kernel's overlayfs knows it.
 ///
 /// # Errors
 /// Those of ioctl(2): `ENOTTY` where the filesystem has none or the kernel is older than 6.9.
 pub fn filesystem_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
+    generic_uuid(fd).or_else(|errno| btrfs_uuid(fd).map_err(|_| errno))
+}
+
+fn generic_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
     /// The kernel's `struct fsuuid2`.
     #[repr(C)]
     struct Uuid {
@@ -124,4 +128,22 @@ pub fn filesystem_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
     // SAFETY: FS_IOC_GETFSUUID writes a struct fsuuid2, which Uuid is.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), GETFSUUID.into(), &raw mut uuid) };
     if result < 0 { Err(last_errno()) } else { Ok(uuid.uuid) }
+}
+
+/// btrfs has an ioctl of its own.
+fn btrfs_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
+    /// `BTRFS_IOC_FS_INFO`.
+    const FS_INFO: u32 = 0x8400_941f;
+    /// The kernel's `struct btrfs_ioctl_fs_info_args`, as far as it is of use here.
+    #[repr(C)]
+    struct Info {
+        max_id: u64,
+        num_devices: u64,
+        uuid: [u8; 16],
+        rest: [u8; 992],
+    }
+    let mut info = Info { max_id: 0, num_devices: 0, uuid: [0; 16], rest: [0; 992] };
+    // SAFETY: BTRFS_IOC_FS_INFO writes 1024 bytes, which Info has.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), FS_INFO.into(), &raw mut info) };
+    if result < 0 { Err(last_errno()) } else { Ok(info.uuid) }
 }

@@ -1,3 +1,5 @@
+//! Marks on real files, and as bytes.
+
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 

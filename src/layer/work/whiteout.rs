@@ -35,7 +35,8 @@ pub(super) fn choose_style(work: &OwnedFd, dialect: Dialect) -> WhiteoutStyle {
         Ok(()) => WhiteoutStyle::Device,
         Err(errno) => {
             log::info!("the upper's filesystem takes no whiteout devices ({errno}), others are used");
-            let file = fs::openat(work, probe, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR);
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = fs::openat(work, probe, flags, Mode::RUSR | Mode::WUSR);
             let marked = file.and_then(|_| dialect.set(At::new(work, probe), Mark::Whiteout, b"y"));
             if marked.is_ok() { WhiteoutStyle::Xattr } else { WhiteoutStyle::DotFile }
         }
@@ -81,17 +82,6 @@ impl WorkDir {
         }
     }
 
-    /// Whether the upper hides `name` in `dir`; `entry` is what is there under the name itself.
-    ///
-    /// # Errors
-    /// Those of statx(2) and listxattr(2).
-    pub fn is_hidden(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
-        match self.style {
-            WhiteoutStyle::DotFile => Ok(At::new(&dir, &dot_name(name)).find()?.is_some()),
-            _ => Ok(false),
-        }
-    }
-
     /// Prepares `dir` for a whiteout that is moved into it.
     ///
     /// # Errors
@@ -112,7 +102,8 @@ impl WorkDir {
             WhiteoutStyle::Device => self.stage(|dir, name| self.link_whiteout(dir, name))?,
             _ => self.stage(|dir, name| {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                fs::openat(dir, name, flags, Mode::RUSR)?;
+                // Without privilege, a `user.` attribute takes the right to write.
+                fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
                 let mark = self.dialect.name(Mark::Whiteout);
                 At::new(&dir, name).set_xattr(&mark, b"y", XattrFlags::empty())
             })?,
@@ -171,7 +162,10 @@ fn make_device(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
 }
 
 fn make_dot_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-    fs::openat(dir, dot_name(name), flags, Mode::RUSR | Mode::RGRP | Mode::ROTH).during("make a whiteout")?;
-    Ok(())
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    match fs::openat(dir, dot_name(name), flags, Mode::RUSR | Mode::RGRP | Mode::ROTH) {
+        // From an earlier time: what was made in its place does not take it away.
+        Ok(_) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(Error::new(errno, "make a whiteout")),
+    }
 }

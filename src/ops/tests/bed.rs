@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::ops::Deref;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +49,7 @@ impl Drop for Running {
 
 /// The layers of a bed, which outlive one overlay.
 #[derive(Debug)]
-struct Layers {
+pub(super) struct Layers {
     config: Config,
     before: Vec<Vec<String>>,
     dir: TempDir,
@@ -66,6 +65,18 @@ impl Layers {
         if work.exists() && !work.join("incompat").exists() {
             assert_eq!(dump(&work), Vec::<String>::new(), "the work directory is empty");
         }
+    }
+}
+
+impl Layers {
+    /// Opens an overlay over the layers.
+    pub(super) fn start(&self) -> Result<Running> {
+        Overlay::open(&self.config).map(Running)
+    }
+
+    /// A path beside the layers.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 }
 
@@ -100,6 +111,8 @@ impl Bed {
             upper: Some(path("upper")),
             work: Some(path("work")),
             userxattr: Some(true),
+            // Waiting for the disk is a test of its own.
+            fsync: false,
             ..Config::default()
         };
         adapt(&mut config);
@@ -113,7 +126,7 @@ impl Bed {
     }
 
     fn open(layers: Layers) -> Self {
-        let overlay = Running(Overlay::open(&layers.config).unwrap());
+        let overlay = layers.start().unwrap();
         Self { overlay, layers, known: Mutex::default() }
     }
 
@@ -124,15 +137,23 @@ impl Bed {
 
     /// As [`Bed::reopen`], with other options.
     pub(super) fn reopen_with(self, adapt: impl FnOnce(&mut Config)) -> Self {
-        let Self { overlay, mut layers, .. } = self;
-        drop(overlay);
+        let mut layers = self.stop();
         layers.check();
         adapt(&mut layers.config);
         Self::open(layers)
     }
 
+    /// Closes the overlay.
+    pub(super) fn stop(self) -> Layers {
+        let Self { overlay, layers, .. } = self;
+        drop(overlay);
+        layers
+    }
+
     /// Closes the overlay, and compares the lower layers with what they were.
-    pub(super) fn finish(self) {}
+    pub(super) fn finish(self) {
+        self.stop().check();
+    }
 
     /// What the upper holds.
     pub(super) fn upper(&self) -> Vec<String> {
@@ -141,7 +162,7 @@ impl Bed {
 
     /// A path beside the layers, which are `upper`, `work` and `lower0` and following.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.layers.dir.path().join(name)
+        self.layers.path(name)
     }
 
     /// What the overlay shows, a line for each object, its number and link count aside.
@@ -202,7 +223,11 @@ impl Bed {
     /// The parent's node id and the last name of `path`.
     pub(super) fn place<'p>(&self, path: &'p str) -> Result<(u64, &'p [u8])> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        Ok((self.node(parent)?, name.as_bytes()))
+        let dir = if parent.is_empty() { None } else { Some(self.attr(parent)?) };
+        match dir {
+            Some(dir) if dir.kind() != Kind::Dir => Err(Error::new(Errno::NOTDIR, "look up")),
+            dir => Ok((dir.map_or(ROOT, |dir| dir.ino), name.as_bytes())),
+        }
     }
 
     pub(super) fn exists(&self, path: &str) -> bool {
@@ -353,12 +378,21 @@ pub(super) fn root_or_skip(what: &str) -> bool {
 ///
 /// The other whiteouts and opaque marks are files, as `.wh.name=`.
 pub(super) fn build(root: &Path, words: &str) {
+    // The umask of this thread is that of the last file made through an overlay.
+    let chmod = |path: &Path, mode| rustix::fs::chmod(path, Mode::from_raw_mode(mode)).unwrap();
+    let mkdirs = |path: &Path| {
+        let missing = path.ancestors().take_while(|path| !path.exists()).collect::<Vec<_>>();
+        for path in missing.into_iter().rev() {
+            fs::create_dir(path).unwrap();
+            chmod(path, 0o755);
+        }
+    };
     let mknod = |name: &str, kind, mode| {
         rustix::fs::mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(mode), 0).unwrap();
     };
     for word in words.split_whitespace() {
         if let Some(dir) = word.strip_suffix('/') {
-            fs::create_dir_all(root.join(dir)).unwrap();
+            mkdirs(&root.join(dir));
         } else if let Some(name) = word.strip_suffix('|') {
             mknod(name, FileType::Fifo, 0o644);
         } else if let Some(name) = word.strip_suffix('!') {
@@ -367,8 +401,7 @@ pub(super) fn build(root: &Path, words: &str) {
             let (attribute, value) = rest.split_once('=').unwrap();
             set_xattr(&root.join(name), attribute, value.as_bytes());
         } else if let Some((name, mode)) = word.split_once('%') {
-            let mode = u32::from_str_radix(mode, 8).unwrap();
-            rustix::fs::chmod(root.join(name), Mode::from_raw_mode(mode)).unwrap();
+            chmod(&root.join(name), u32::from_str_radix(mode, 8).unwrap());
         } else if let Some((name, target)) = word.split_once("->") {
             symlink(target, root.join(name)).unwrap();
         } else if let Some((name, other)) = word.split_once("==") {
@@ -376,8 +409,9 @@ pub(super) fn build(root: &Path, words: &str) {
         } else {
             let (name, content) = word.split_once('=').unwrap();
             let path = root.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
+            mkdirs(path.parent().unwrap());
+            fs::write(&path, content).unwrap();
+            chmod(&path, 0o644);
         }
     }
 }
@@ -408,9 +442,4 @@ pub(super) fn errno<T: std::fmt::Debug>(result: Result<T>) -> Errno {
 /// The type of what is under a path.
 pub(super) fn kind(bed: &Bed, path: &str) -> Kind {
     bed.attr(path).unwrap().kind()
-}
-
-/// The bytes of a path, for comparing names that are no UTF-8.
-pub(super) fn bytes(path: &Path) -> &[u8] {
-    path.as_os_str().as_bytes()
 }

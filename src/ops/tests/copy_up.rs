@@ -46,8 +46,8 @@ fn every_change_copies_up_the_object_and_its_parents_and_nothing_else() {
             let file = bed.open_file("a/b/f", OFlags::WRONLY).unwrap();
             bed.overlay.release(file);
         }),
-        ("truncate", |bed| drop(bed.truncate("a/b/f", 1).unwrap())),
-        ("chmod", |bed| drop(bed.chmod("a/b/f", 0o600).unwrap())),
+        ("truncate", |bed| _ = bed.truncate("a/b/f", 1).unwrap()),
+        ("chmod", |bed| _ = bed.chmod("a/b/f", 0o600).unwrap()),
         ("touch", |bed| {
             bed.setattr("a/b/f", SetAttr { mtime: Some(NewTime::Now), ..SetAttr::default() }).unwrap();
         }),
@@ -55,7 +55,7 @@ fn every_change_copies_up_the_object_and_its_parents_and_nothing_else() {
             bed.setattr("a/b/f", SetAttr { gid: Some(us().gid), ..SetAttr::default() }).unwrap();
         }),
         ("setxattr", |bed| bed.set_xattr("a/b/f", "user.x", "y").unwrap()),
-        ("link", |bed| drop(bed.link("a/b/f", "a/b/g").unwrap())),
+        ("link", |bed| _ = bed.link("a/b/f", "a/b/g").unwrap()),
         ("rename", |bed| bed.rename("a/b/f", "a/b/g").unwrap()),
         ("fallocate", |bed| {
             let file = bed.open_file("a/b/f", OFlags::RDWR).unwrap();
@@ -74,8 +74,8 @@ fn every_change_copies_up_the_object_and_its_parents_and_nothing_else() {
 
 #[test]
 fn a_copy_has_the_mode_times_and_attributes_of_its_source() {
-    for (mode, special) in [(0o600, false), (0o4755, false), (0o2755, false), (0o1777, true), (0o000, false)] {
-        let lower = format!("d/ d/f=content d/f%{mode:o} d/f@user.one=1 d/f@user.two=");
+    for mode in [0o600, 0o4755, 0o2755, 0o1777, 0o444, 0o555, 0o000] {
+        let lower = format!("d/ d/f=content d/f@user.one=1 d/f@user.two= d/f%{mode:o}");
         let bed = Bed::with(&[&lower], |config| {
             let lower = &config.lowers[0];
             if us().uid != 0 && mode == 0 {
@@ -85,14 +85,29 @@ fn a_copy_has_the_mode_times_and_attributes_of_its_source() {
             set_times(&lower.join("d"), 900_000_000);
         });
         let before = bed.attr("d/f").unwrap();
-        bed.set_xattr("d/f", "user.three", "3").unwrap();
+        bed.link("d/f", "d/other").unwrap();
         bed.overlay.caches.attrs.clear();
         let after = bed.attr("d/f").unwrap();
-        assert_eq!((after.mode, after.uid, after.gid, after.size), (before.mode, before.uid, before.gid, 7), "{special}");
+        assert_eq!((after.mode, after.uid, after.gid), (before.mode, before.uid, before.gid), "{mode:o}");
+        assert_eq!((after.size, after.nlink), (7, 2));
         assert_eq!((after.mtime, after.atime), (before.mtime, before.atime));
         assert_eq!(bed.xattr("d/f", "user.one").unwrap(), "1");
         assert_eq!(bed.xattr("d/f", "user.two").unwrap(), "");
         assert_eq!(fs::metadata(bed.path("upper/d/f")).unwrap().mode() & 0o7777, before.mode & 0o7777);
+    }
+}
+
+#[test]
+fn hard_links_of_a_file_that_may_not_be_written_are_copied_up_and_counted() {
+    for mode in [0o444, 0o400] {
+        let bed = Bed::new(&[&format!("a=x b==a a%{mode:o}")]);
+        bed.rename("a", "c").unwrap();
+        bed.link("b", "d").unwrap();
+        assert_eq!(bed.attr("b").unwrap().nlink, 3);
+        bed.unlink("c").unwrap();
+        let bed = bed.reopen();
+        assert_eq!((bed.attr("b").unwrap().nlink, bed.attr("d").unwrap().mode & 0o777), (2, mode));
+        assert_eq!(bed.ino("b"), bed.ino("d"));
     }
 }
 
@@ -126,7 +141,7 @@ fn a_directory_is_copied_up_with_its_mode_and_attributes_but_without_its_entries
 
 #[test]
 fn symlinks_and_fifos_are_copied_up_as_what_they_are() {
-    let bed = Bed::new(&["d/l->no/where d/p| d/p%640"]);
+    let bed = Bed::new(&["d/ d/l->no/where d/p| d/p%640"]);
     bed.rename("d/l", "d/l2").unwrap();
     bed.chmod("d/p", 0o600).unwrap();
     assert_eq!(bed.upper()[1..], ["d/l whiteout", "d/l2 -> no/where", "d/p 600 special"]);
@@ -137,7 +152,7 @@ fn symlinks_and_fifos_are_copied_up_as_what_they_are() {
 
 #[test]
 fn a_symlink_keeps_its_times_over_copy_up() {
-    let bed = Bed::with(&["l->x"], |config| drop(set_times(&config.lowers[0].join("l"), 55)));
+    let bed = Bed::with(&["l->x"], |config| _ = set_times(&config.lowers[0].join("l"), 55));
     let before = times(&bed, "l");
     bed.link("l", "l2").unwrap();
     bed.overlay.caches.attrs.clear();
@@ -180,7 +195,8 @@ fn holes_are_kept_on_copy_up() {
         file.set_len(SIZE).unwrap();
     });
     bed.chmod("sparse", 0o600).unwrap();
-    let (lower, upper) = (fs::metadata(bed.path("lower0/sparse")).unwrap(), fs::metadata(bed.path("upper/sparse")).unwrap());
+    let (lower, upper) =
+        (fs::metadata(bed.path("lower0/sparse")).unwrap(), fs::metadata(bed.path("upper/sparse")).unwrap());
     assert_eq!(upper.len(), SIZE);
     assert!(upper.blocks() <= lower.blocks(), "{} blocks of {}", upper.blocks(), lower.blocks());
     assert!(fs::read(bed.path("lower0/sparse")).unwrap() == fs::read(bed.path("upper/sparse")).unwrap());
@@ -343,7 +359,7 @@ fn who_watches_is_told_of_what_was_copied_up() {
     let bed = Bed::new(&["d/f=x"]);
     let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let list = Arc::clone(&told);
-    bed.overlay.watch(move |ino| list.lock().push(ino));
+    bed.overlay.watch(move |ino, _| list.lock().push(ino));
     let (d, f) = (bed.ino("d"), bed.ino("d/f"));
     bed.chmod("d/f", 0o600).unwrap();
     assert_eq!(*told.lock(), [d, f]);

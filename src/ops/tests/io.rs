@@ -4,6 +4,7 @@ use rustix::fs::OFlags;
 
 use super::Bed;
 use super::bed::{errno, us};
+use crate::config::Config;
 use crate::error::Errno;
 use crate::ops::SetAttr;
 
@@ -113,7 +114,9 @@ fn ranges_are_copied_between_layers() {
 
 #[test]
 fn syncing_works_on_both_layers_and_is_left_out_where_asked() {
-    for adapt in [|_: &mut crate::config::Config| {}, |c: &mut _| c.fsync = false, |c: &mut _| c.volatile = true] {
+    let ways: [fn(&mut Config); 3] =
+        [|config| config.fsync = true, |config| config.fsync = false, |config| config.volatile = true];
+    for adapt in ways {
         let bed = Bed::with(&["d/f=x"], adapt);
         for flags in [OFlags::RDONLY, OFlags::RDWR] {
             let file = bed.open_file("d/f", flags).unwrap();
@@ -123,6 +126,7 @@ fn syncing_works_on_both_layers_and_is_left_out_where_asked() {
             bed.overlay.release(file);
         }
         bed.overlay.fsync_dir(bed.ino("")).unwrap();
+        bed.finish();
     }
 }
 

@@ -84,6 +84,17 @@ fn opaque_directories_of_every_form_hide_what_is_below_in_lower_layers() {
 }
 
 #[test]
+fn copies_of_opaque_directories_hide_nothing_of_their_source_as_a_lower_layer() {
+    for mark in ["d/.wh..wh..opq=", "d@user.overlay.opaque=y", "d@user.fuseoverlayfs.opaque=y"] {
+        let bed = Bed::new(&[&format!("d/a=1 {mark}"), "d/b=2"]);
+        bed.write("d/new", "n").unwrap();
+        assert_eq!(bed.list("d"), ["a", "new"], "{mark}");
+        let bed = bed.check_lasting();
+        assert_eq!(bed.list("d"), ["a", "new"], "{mark}");
+    }
+}
+
+#[test]
 fn roots_merge_whatever_they_say_of_themselves() {
     assert_eq!(shown(&["a=1 .@user.overlay.opaque=y", "b=2"]), ["a=1", "b=2"]);
 }
@@ -105,7 +116,10 @@ fn the_upper_merges_with_the_lowers_by_the_same_rule() {
         super::bed::build(upper, "f=u d/a=u o/c=u o@user.overlay.opaque=y w! g/x=u");
     });
     assert_eq!(bed.read("f"), "u");
-    assert_eq!((bed.list("d"), bed.read("d/a"), bed.read("d/b")), (vec!["a".into(), "b".into()], "u".into(), "l".into()));
+    assert_eq!(
+        (bed.list("d"), bed.read("d/a"), bed.read("d/b")),
+        (vec!["a".into(), "b".into()], "u".into(), "l".into())
+    );
     assert_eq!(bed.list("o"), ["c"]);
     assert_eq!(bed.list("g"), ["x"]);
     assert!(!bed.exists("w"));

@@ -66,7 +66,8 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 fn each_pair(style: WhiteoutStyle, from: &[&str], to: &[&str], test: impl Fn(&Bed, &str, &str)) {
     for from in from {
         for to in to {
-            for place in ["", "sub/"] {
+            let places: &[&str] = if style == WhiteoutStyle::Device { &["", "sub/"] } else { &["sub/"] };
+            for place in places {
                 let to = format!("{place}{to}");
                 if *from == to {
                     continue;
@@ -143,11 +144,11 @@ fn everything_is_exchanged_with_everything() {
 #[test]
 fn noreplace_renames_to_free_names_only() {
     let all: Vec<&str> = FILES.iter().chain(&DIRS).copied().collect();
-    each_pair(WhiteoutStyle::Device, &all, &FREE, |bed, from, to| {
+    each_pair(WhiteoutStyle::Xattr, &all, &FREE, |bed, from, to| {
         bed.rename_with(from, to, RenameFlags::NOREPLACE).unwrap();
         assert!(bed.exists(to) && !bed.exists(from));
     });
-    each_pair(WhiteoutStyle::Device, &["lowerfile", "merged"], &all, |bed, from, to| {
+    each_pair(WhiteoutStyle::Xattr, &["lowerfile", "merged"], &all, |bed, from, to| {
         assert_eq!(errno(bed.rename_with(from, to, RenameFlags::NOREPLACE)), Errno::EXIST);
     });
 }
@@ -155,7 +156,8 @@ fn noreplace_renames_to_free_names_only() {
 #[test]
 fn a_redirect_is_a_name_within_one_directory_and_a_path_across_two() {
     let bed = Bed::new(&["a/b/f=x a/c/g=x"]);
-    let redirect = |path: &str| get_xattr(&bed.path("upper").join(path), "user.overlay.redirect").map(|v| super::view::text(&v));
+    let redirect =
+        |path: &str| get_xattr(&bed.path("upper").join(path), "user.overlay.redirect").map(|v| super::view::text(&v));
     bed.rename("a/b", "a/b2").unwrap();
     assert_eq!(redirect("a/b2").as_deref(), Some("b"));
     bed.rename("a/b2", "a/b3").unwrap();

@@ -7,8 +7,8 @@ use rustix::fs::OFlags;
 
 use super::Bed;
 use super::bed::us;
-use crate::overlay::Caller;
 use crate::ops::SetAttr;
+use crate::overlay::Caller;
 
 /// A process without privilege, that ends with this.
 struct Stranger(Option<Child>);
@@ -18,7 +18,8 @@ impl Stranger {
         if us().uid != 0 {
             return Self(None);
         }
-        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).uid(12345).gid(12345).spawn().unwrap();
+        let child =
+            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).uid(12345).gid(12345).spawn().unwrap();
         // It has taken its ids by the time spawn returns.
         Self(Some(child))
     }

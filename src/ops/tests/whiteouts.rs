@@ -110,9 +110,9 @@ fn every_type_is_made_again_where_something_was_removed() {
     in_each_form(|bed| {
         let tries: [(&str, &dyn Fn(&str)); 4] = [
             ("file", &|path| bed.write(path, "new").unwrap()),
-            ("dir", &|path| drop(bed.mkdir(path).unwrap())),
-            ("symlink", &|path| drop(bed.symlink(path, "target").unwrap())),
-            ("fifo", &|path| drop(bed.mknod(path, libc::S_IFIFO | 0o600, (0, 0)).unwrap())),
+            ("dir", &|path| _ = bed.mkdir(path).unwrap()),
+            ("symlink", &|path| _ = bed.symlink(path, "target").unwrap()),
+            ("fifo", &|path| _ = bed.mknod(path, libc::S_IFIFO | 0o600, (0, 0)).unwrap()),
         ];
         for (what, make) in tries {
             if bed.attr("a").unwrap().kind() == crate::attr::Kind::Dir {
@@ -221,10 +221,10 @@ fn a_merged_directory_that_moves_and_comes_back_is_whole() {
 fn exchanged_directories_keep_what_they_hold() {
     in_each_form(|bed| {
         bed.rename_with("d", "m", RenameFlags::EXCHANGE).unwrap();
-        assert_eq!((bed.list("m"), bed.list("d")), (vec!["s".into(), "x".into(), "y".into(), "z".into()], vec![
-            "k".into(),
-            "n".into()
-        ]));
+        assert_eq!(
+            (bed.list("m"), bed.list("d")),
+            (vec!["s".into(), "x".into(), "y".into(), "z".into()], vec!["k".into(), "n".into()])
+        );
         let bed = bed.check_lasting();
         bed.rename_with("d", "m", RenameFlags::EXCHANGE).unwrap();
         bed.check_lasting();

@@ -123,7 +123,7 @@ processes_below() {
     done
 }
 
-# can_mount BACKEND tells on stderr why this machine cannot mount an overlay that way, and fails.
+# can_mount BACKEND says on stderr why this machine cannot mount an overlay that way, and fails.
 can_mount() {
     case $1 in
     kernel)
@@ -144,6 +144,12 @@ can_mount() {
         ;;
     *) die "no such backend: $1 (kernel or plyfs)" ;;
     esac
+}
+
+# needs_mount BACKEND ends the script where overlays cannot be mounted that way.
+needs_mount() {
+    local reason
+    reason=$(can_mount "$1" 2>&1) || skip "$reason"
 }
 
 # mount_overlay BACKEND DIR mounts DIR/lower and DIR/upper on DIR/mnt; unmount_overlay takes it away again.

@@ -116,6 +116,8 @@ impl Overlay {
         if Arc::strong_count(&gate) <= 2 {
             gates.remove(&inode.ino);
         }
+        // Still under the lock, so that of two who end at once the second finds itself alone.
+        drop(gate);
         drop(gates);
         if result.is_ok() {
             self.tell_stale(inode, Stale::Attributes);

@@ -213,6 +213,8 @@ fn what_cannot_be_mounted_is_told_in_one_line() {
         (&["-o", "lowerdir=a,upperdir=u,workdir=/proc", "m"], "workdir=/proc: not on the filesystem of upperdir u"),
         (&["-o", "lowerdir=a,upperdir=u,workdir=u", "m"], "workdir=u: the same directory as upperdir u"),
         (&["-o", "lowerdir=a,upperdir=u,workdir=u/inside", "m"], "workdir=u/inside: inside of upperdir u"),
+        (&["-o", "lowerdir=u,upperdir=u,workdir=w", "m"], "lowerdir=u: inside of upperdir u"),
+        (&["-o", "lowerdir=a:u/inside,upperdir=u,workdir=w", "m"], "lowerdir=u/inside: inside of upperdir u"),
         (&["-o", "lowerdir=a,upperdir=w/inside,workdir=w", "m"], "workdir=w: holds upperdir w/inside"),
         (&["-o", "lowerdir=a", "x"], "mountpoint x: No such file or directory"),
         (&["-o", "lowerdir=a", "file"], "mountpoint file: Not a directory"),

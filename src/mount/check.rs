@@ -21,7 +21,7 @@ pub(super) fn mountpoint(path: &Path) -> Result<PathBuf, Failure> {
     canonicalize(path).map_err(|error| named(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
 }
 
-/// Checks that upper and work directory go together.
+/// Checks that upper and work directory go together, and that no lower layer lies in them.
 ///
 /// # Errors
 /// What is wrong with them.
@@ -45,6 +45,16 @@ pub(super) fn layers(config: &Config) -> Result<(), Failure> {
     }
     if upper_dir.is_inside(&work_dir) {
         return wrong("holds");
+    }
+    for lower in &config.lowers {
+        let dir = Dir::open("lowerdir=", lower)?;
+        for (option, path, writable) in [("upperdir", upper, &upper_dir), ("workdir", work, &work_dir)] {
+            // What is written to the one would change the other. That an upper lies in a lower layer does no harm.
+            if dir.id == writable.id || dir.is_inside(writable) {
+                let line = format!("lowerdir={}: inside of {option} {}", lower.display(), path.display());
+                return Err(Failure::new(line));
+            }
+        }
     }
     Ok(())
 }

@@ -18,9 +18,11 @@ use crate::ops::SetAttr;
 const OPERATIONS: usize = 300;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-/// How many runs there are: `PLYFS_TEST_SEEDS`, else as many as do not try anyone's patience.
-fn seeds() -> u64 {
-    std::env::var("PLYFS_TEST_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(20)
+/// The runs: `PLYFS_TEST_SEEDS=FIRST-LAST` or `PLYFS_TEST_SEEDS=ONE`, else as many as do not try anyone's patience.
+fn seeds() -> std::ops::RangeInclusive<u64> {
+    let Ok(given) = std::env::var("PLYFS_TEST_SEEDS") else { return 0..=19 };
+    let (first, last) = given.split_once('-').unwrap_or((&given, &given));
+    first.parse().unwrap()..=last.parse().unwrap()
 }
 
 /// Xorshift (Marsaglia, 2003).
@@ -479,7 +481,7 @@ impl Run {
 
 #[test]
 fn random_operations_have_the_results_that_a_model_has() {
-    for seed in 0..seeds() {
+    for seed in seeds() {
         let mut run = Run::new(seed);
         run.check();
         for operation in 1..=OPERATIONS {
@@ -631,7 +633,7 @@ fn threads_in_one_tree_end_in_a_tree_that_lasts() {
     // Whoever came first has taken what this one was to work on.
     const FINE: [Errno; 7] =
         [Errno::NOENT, Errno::EXIST, Errno::NOTDIR, Errno::ISDIR, Errno::NOTEMPTY, Errno::PERM, Errno::INVAL];
-    for seed in 0..seeds().min(100) / 2 {
+    for seed in seeds().step_by(2) {
         let bed = Bed::with(&["a/b/c=1 a/d=1 b/c/d=1 c=1", "a/b/e=2 b/a=2 d/e/a=2"], |config| {
             config.whiteouts = [None, Some(WhiteoutStyle::Xattr), Some(WhiteoutStyle::DotFile)][seed as usize % 3];
             if seed % 2 == 1 {

@@ -208,6 +208,7 @@ impl Overlay {
     fn replace(&self, inode: &Arc<Inode>, old: &Place, target: Option<&Arc<Inode>>, new: &Place) -> Result<()> {
         let work = self.work()?;
         let leaves_whiteout = self.lower_shows(&old.parent, &old.name)?;
+        let into_merged = !new.parent.state.read().lower_dirs().is_empty();
         let slot = slot(new, target)?;
         if slot == Slot::Dir && !is_physically_empty(new)? {
             self.clear(work, new)?;
@@ -249,9 +250,7 @@ impl Overlay {
                     plain(if slot == Slot::Free { RenameFlags::NOREPLACE } else { RenameFlags::empty() })?;
                 }
                 // A directory with parts below is not opaque: it takes such whiteouts.
-                WhiteoutStyle::Xattr if slot == Slot::Free && !new.parent.state.read().lower_dirs().is_empty() => {
-                    exchange_whiteout()?;
-                }
+                WhiteoutStyle::Xattr if slot == Slot::Free && into_merged => exchange_whiteout()?,
                 WhiteoutStyle::Xattr if slot == Slot::Free => {
                     plain(RenameFlags::NOREPLACE)?;
                     work.place_whiteout(old.dir.as_fd(), old.name.as_bytes())?;

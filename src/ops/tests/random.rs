@@ -9,6 +9,7 @@ use rustix::fs::{OFlags, RenameFlags};
 
 use super::Bed;
 use super::bed::us;
+use super::view;
 use crate::attr::Attr;
 use crate::config::{CacheSizes, WhiteoutStyle};
 use crate::error::{Errno, Error, Result};
@@ -502,8 +503,8 @@ fn random_operations_have_the_results_that_a_model_has() {
     }
 }
 
-/// What the kernel sees to before it asks: a directory is not changed while another thread changes or searches it, and
-/// no two threads move things between directories.
+/// What the kernel sees to before it asks: a directory is not changed while another thread changes or searches it, no
+/// two threads move things between directories, and none moves a directory below itself.
 #[derive(Default)]
 struct Order {
     dirs: [RwLock<()>; 32],
@@ -543,6 +544,19 @@ impl Worker<'_> {
         Ok((dir, name))
     }
 
+    /// The numbers of a directory and of those above it, as `..` tells.
+    fn path_to(&self, mut dir: u64) -> Result<Vec<u64>> {
+        let mut path = vec![dir];
+        while dir != ROOT {
+            let open = self.bed.overlay.open_dir(dir)?;
+            let parent = view::read_dir(&self.bed.overlay, open, 1, 1)[0].ino;
+            self.bed.overlay.release_dir(open);
+            dir = if parent == self.bed.overlay.getattr(ROOT)?.ino { ROOT } else { parent };
+            path.push(dir);
+        }
+        Ok(path)
+    }
+
     fn node(&self, path: &str) -> Result<u64> {
         let (dir, name) = self.place(path)?;
         Ok(self.lookup(dir, name)?.ino)
@@ -556,6 +570,10 @@ impl Worker<'_> {
             return rename();
         }
         let _moves = self.order.moves.lock();
+        let (inode, target) = (self.lookup(dir, name)?.ino, self.lookup(new_dir, new_name).map_or(0, |attr| attr.ino));
+        if self.path_to(new_dir)?.contains(&inode) || self.path_to(dir)?.contains(&target) {
+            return Err(Error::new(Errno::INVAL, "move a directory below itself"));
+        }
         let (low, high) = (Order::slot(dir).min(Order::slot(new_dir)), Order::slot(dir).max(Order::slot(new_dir)));
         let _low = self.order.dirs[low].write();
         let _high = (low != high).then(|| self.order.dirs[high].write());
@@ -589,10 +607,7 @@ impl Worker<'_> {
                 let _changed = changed(dir);
                 overlay.rmdir(dir, name.as_bytes())
             }
-            // Keeps clear of moving a directory below itself, which the kernel sees to.
-            6..9 if path.split('/').next() != other.split('/').next() => {
-                self.rename(&path, &other, if choice == 6 { RenameFlags::EXCHANGE } else { RenameFlags::empty() })
-            }
+            6..9 => self.rename(&path, &other, if choice == 6 { RenameFlags::EXCHANGE } else { RenameFlags::empty() }),
             9 => {
                 let ino = self.node(&path)?;
                 let (dir, name) = self.place(&other)?;

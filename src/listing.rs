@@ -67,12 +67,8 @@ mod tests {
 
     #[test]
     fn entries_keep_their_order_and_are_found_by_name() {
-        let entry = |name: &str| ListEntry {
-            name: Name::new(name.as_bytes()).unwrap(),
-            ino: 5,
-            kind: Kind::File,
-            lower: None,
-        };
+        let entry =
+            |name: &str| ListEntry { name: Name::new(name.as_bytes()).unwrap(), ino: 5, kind: Kind::File, lower: None };
         let listing = Listing::new(vec![entry("b"), entry("a"), entry("c")]);
         assert_eq!(listing.from(1)[0].name.as_bytes(), b"a");
         assert!(listing.from(4).is_empty());

@@ -23,7 +23,12 @@ pub use self::attr::SetAttr;
 pub use self::readdir::Entry;
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::string_slice, clippy::let_underscore_must_use)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::let_underscore_must_use,
+    clippy::type_complexity
+)]
 mod tests;
 
 impl Overlay {

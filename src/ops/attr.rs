@@ -51,7 +51,11 @@ impl Overlay {
     /// `EPERM` for immutable and append-only files, `EROFS`, those of copy-up and of the calls that set attributes.
     pub fn setattr(&self, ino: u64, set: &SetAttr, file: Option<u64>, caller: Caller) -> Result<Attr> {
         let inode = self.inode(ino)?;
-        if set.is_touch() { check_mutable(&inode)? } else { check_unprotected(&inode)? }
+        if set.is_touch() {
+            check_mutable(&inode)?
+        } else {
+            check_unprotected(&inode)?
+        }
         let data = if set.size == Some(0) { Data::Drop } else { Data::Keep };
         self.copy_up(&inode, data)?;
         if let Some(size) = set.size {

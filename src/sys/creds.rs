@@ -86,8 +86,7 @@ fn set_fs_ids(uid: u32, gid: u32) -> Result<(), Errno> {
 /// Whether this process may act on any file of the machine as root does: it has `CAP_SYS_ADMIN` in the first user
 /// namespace, which `trusted.` attributes need.
 pub fn is_privileged() -> bool {
-    in_first_namespace("self")
-        && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    in_first_namespace("self") && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Whether this process may give files away.

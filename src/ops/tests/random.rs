@@ -9,7 +9,6 @@ use rustix::fs::{OFlags, RenameFlags};
 
 use super::Bed;
 use super::bed::us;
-use super::view;
 use crate::attr::Attr;
 use crate::config::{CacheSizes, WhiteoutStyle};
 use crate::error::{Errno, Error, Result};
@@ -306,7 +305,7 @@ impl Model {
 
 /// Whether the lower layers of a run have hard links.
 fn has_links(seed: u64) -> bool {
-    seed % 2 == 0
+    seed.is_multiple_of(2)
 }
 
 /// An overlay and the model that it is compared with.
@@ -339,7 +338,7 @@ impl Run {
             config.whiteouts =
                 [None, Some(WhiteoutStyle::Device), Some(WhiteoutStyle::Xattr), Some(WhiteoutStyle::DotFile)]
                     [seed as usize / 2 % 4];
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 config.cache = CacheSizes { attrs: 1, missing: 2, listings: 3, dirs: 1 };
             }
         });
@@ -549,8 +548,16 @@ impl Worker<'_> {
         let mut path = vec![dir];
         while dir != ROOT {
             let open = self.bed.overlay.open_dir(dir)?;
-            let parent = view::read_dir(&self.bed.overlay, open, 1, 1)[0].ino;
+            let mut parent = dir;
+            let result = self.bed.overlay.read_dir(open, 1, false, |entry| {
+                parent = entry.ino;
+                true
+            });
             self.bed.overlay.release_dir(open);
+            result?;
+            if parent == dir {
+                return Err(Error::new(Errno::NOENT, "find a removed directory"));
+            }
             dir = if parent == self.bed.overlay.getattr(ROOT)?.ino { ROOT } else { parent };
             path.push(dir);
         }

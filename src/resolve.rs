@@ -8,7 +8,7 @@ use crate::attr::{Attr, Kind};
 use crate::cache::Known;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::{Extra, Flags, Inode, Link, Links, Lower, State};
-use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Marks, Opaque, Redirect, is_xattr_whiteout};
+use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Mark, Marks, Opaque, Redirect, is_xattr_whiteout};
 use crate::layer::origin::Origin;
 use crate::layer::work::WhiteoutStyle;
 use crate::layer::{LayerId, LowerDir};
@@ -229,9 +229,7 @@ impl Overlay {
             }
         }
         if marks.metacopy {
-            return Err(Error::new(Errno::IO, "look up")
-                .on(name.as_bytes().escape_ascii().to_string())
-                .because("only its attributes were copied up, which is not supported yet"));
+            return Err(is_metacopy(name.as_bytes()));
         }
         let mut state = State {
             upper: Some(attr.ino),
@@ -446,6 +444,11 @@ impl Overlay {
             return Ok(plain(Probe::Whiteout));
         }
         if attr.kind() != Kind::Dir {
+            // Less on the disk than it shows: its data may be elsewhere. Only then is it worth the call to find out.
+            let is_sparse = attr.kind() == Kind::File && attr.blocks.saturating_mul(512) < attr.size;
+            if is_sparse && at.xattr(&self.dialect.name(Mark::Metacopy)).during("read marks")?.is_some() {
+                return Err(is_metacopy(at.name()));
+            }
             let marked = dir.xattr_whiteouts && attr.kind() == Kind::File && attr.size == 0;
             let probe =
                 if marked && is_xattr_whiteout(at).during("read marks")? { Probe::Whiteout } else { Probe::File };
@@ -469,6 +472,13 @@ impl Overlay {
             xattr_whiteouts: marks.opaque == Opaque::XattrWhiteouts,
         })
     }
+}
+
+/// A file whose data is elsewhere.
+fn is_metacopy(name: &[u8]) -> Error {
+    Error::new(Errno::IO, "look up")
+        .on(name.escape_ascii().to_string())
+        .because("only its attributes were copied up, which is not supported yet")
 }
 
 /// Whether a file `.wh.NAME` of the upper hides `name` in the layers below.

@@ -1,8 +1,8 @@
 //! The inodes that the kernel knows, by their number.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -15,7 +15,28 @@ const SHARDS: usize = 16;
 /// A leaf among the locks: held for a moment, never across a syscall.
 #[derive(Debug)]
 pub struct Table {
-    shards: [Mutex<HashMap<u64, Arc<Inode>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    known: HashMap<u64, Arc<Inode>>,
+    /// Forgotten, but still held as the parent of one that is known: found anew, it is to be the same object, as what is
+    /// below reaches its layers through it.
+    forgotten: HashMap<u64, Weak<Inode>>,
+    /// How many forgotten ones there may be before those are dropped that nobody holds any more.
+    sweep_at: usize,
+}
+
+impl Shard {
+    fn keep(&mut self, ino: u64, inode: &Arc<Inode>) {
+        const FEW: usize = 64;
+        if self.forgotten.len() >= self.sweep_at.max(FEW) {
+            self.forgotten.retain(|_, inode| inode.strong_count() > 0);
+            self.sweep_at = self.forgotten.len().saturating_mul(2);
+        }
+        self.forgotten.insert(ino, Arc::downgrade(inode));
+    }
 }
 
 impl Default for Table {
@@ -25,20 +46,24 @@ impl Default for Table {
 }
 
 impl Table {
-    fn shard(&self, ino: u64) -> &Mutex<HashMap<u64, Arc<Inode>>> {
+    fn shard(&self, ino: u64) -> &Mutex<Shard> {
         let [first, ..] = &self.shards;
         self.shards.get(ino as usize % SHARDS).unwrap_or(first)
     }
 
     /// The inode `ino`, if the kernel knows it.
     pub fn get(&self, ino: u64) -> Option<Arc<Inode>> {
-        self.shard(ino).lock().get(&ino).cloned()
+        self.shard(ino).lock().known.get(&ino).cloned()
     }
 
     /// Counts one lookup of `inode`, which becomes known, unless another of its number is: that one is returned.
     pub fn look_up(&self, inode: Arc<Inode>) -> Arc<Inode> {
         let mut shard = self.shard(inode.ino).lock();
-        let known = shard.entry(inode.ino).or_insert(inode);
+        let Shard { known, forgotten, .. } = &mut *shard;
+        let known = known.entry(inode.ino).or_insert_with(|| {
+            let held = forgotten.remove(&inode.ino).and_then(|held| held.upgrade());
+            held.unwrap_or(inode)
+        });
         // The lock orders this against `forget`.
         known.lookups.fetch_add(1, Ordering::Relaxed);
         Arc::clone(known)
@@ -47,15 +72,22 @@ impl Table {
     /// Takes `count` lookups of `ino` back; at zero it is not known any more, and returned.
     pub fn forget(&self, ino: u64, count: u64) -> Option<Arc<Inode>> {
         let mut shard = self.shard(ino).lock();
-        let inode = shard.get(&ino)?;
+        let inode = shard.known.get(&ino)?;
         let left = inode.lookups().saturating_sub(count);
         inode.lookups.store(left, Ordering::Relaxed);
-        if left == 0 { shard.remove(&ino) } else { None }
+        if left > 0 {
+            return None;
+        }
+        let inode = shard.known.remove(&ino)?;
+        if inode.is_dir() && Arc::strong_count(&inode) > 1 {
+            shard.keep(ino, &inode);
+        }
+        Some(inode)
     }
 
     /// How many inodes are known.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).fold(0, usize::saturating_add)
+        self.shards.iter().map(|shard| shard.lock().known.len()).fold(0, usize::saturating_add)
     }
 
     /// Whether none is known.

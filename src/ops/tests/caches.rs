@@ -122,7 +122,6 @@ fn what_is_forgotten_leaves_nothing_behind() {
 }
 
 #[test]
-#[ignore = "a directory that is found anew is another object than the one that its files know"]
 fn a_forgotten_directory_is_reached_by_what_is_still_known_in_it() {
     let bed = Bed::with(&LAYERS, |config| config.cache = TINY);
     let file = bed.ino("d/s/t/u");

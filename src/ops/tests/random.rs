@@ -558,6 +558,9 @@ impl Worker<'_> {
             if parent == dir {
                 return Err(Error::new(Errno::NOENT, "find a removed directory"));
             }
+            if parent == dir {
+                return Err(Error::new(Errno::NOENT, "find the parent of a removed directory"));
+            }
             dir = if parent == self.bed.overlay.getattr(ROOT)?.ino { ROOT } else { parent };
             path.push(dir);
         }

@@ -682,6 +682,25 @@ fn an_aborted_connection_leaves_no_mount() {
 }
 
 #[test]
+fn allow_root_keeps_others_out() {
+    needs_root!();
+    let bed = Bed::new();
+    let as_user = |path: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "1001", "--regid", "1001", "--clear-groups", "cat"]).arg(bed.path(path));
+        command.output().unwrap()
+    };
+    bed.mount_with(",allow_root");
+    // What root has looked at is not to be had from what the kernel keeps.
+    assert_eq!(fs::read(bed.path("m/a")).unwrap(), b"a");
+    assert!(said(&as_user("m/a")).contains("Permission denied"));
+    let umount = bed.plyfs().args(["umount", "m"]).output().unwrap();
+    assert_eq!(umount.status.code(), Some(0));
+    bed.mount_with(",allow_other");
+    assert_eq!(as_user("m/a").stdout, b"a");
+}
+
+#[test]
 fn messages_go_to_the_log() {
     needs_root!();
     let bed = Bed::new();

@@ -36,6 +36,7 @@ mod lookup;
 mod merge;
 mod mkdir;
 mod mknod;
+mod options;
 mod permission;
 mod readdir;
 mod readonly;

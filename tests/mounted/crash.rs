@@ -105,3 +105,16 @@ fn what_was_answered_before_the_kill_is_there_after_it() {
         change(&tree, number).unwrap();
     }
 }
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_request_that_panics_is_eio_and_the_mount_lives_on() {
+    plyfs_only!("the kernel's overlayfs is not to panic");
+    let tree = mount!(setup().panics());
+    for _ in 0..3 {
+        assert_eq!(lstat(tree.path("plyfs-failpoint-panic")).err(), Some(rustix::io::Errno::IO));
+        assert_eq!(tree.read("copied/f1").len(), 50_000);
+        tree.write("new", "x");
+    }
+    assert!(tree.said().contains("a test asked for it"));
+}

@@ -23,7 +23,7 @@
 //! Imports go down only, and within a floor to the left only.
 //!
 //! ```text
-//! F0  error name attr sys at times
+//! F0  error name attr sys at times running
 //! F1  acl layer config
 //! F2  merge
 //! F3  listing inode cache handle
@@ -61,5 +61,6 @@ pub mod name;
 pub mod ops;
 pub mod overlay;
 mod resolve;
+mod running;
 pub mod sys;
 pub mod times;

@@ -238,9 +238,9 @@ fn what_cannot_be_mounted_is_told_in_one_line() {
 fn without_the_device_it_says_so() {
     needs_root!();
     let bed = Bed::new();
-    let script = format!("mount -t tmpfs none /dev && exec {PLYFS} -f -o lowerdir=a m");
+    let script = "mount -t tmpfs none /dev && exec \"$0\" -f -o lowerdir=a m";
     let output = Command::new("unshare")
-        .args(["-m", "--propagation", "slave", "sh", "-c", &script])
+        .args(["-m", "--propagation", "slave", "sh", "-c", script, PLYFS])
         .current_dir(bed.dir.path())
         .output()
         .unwrap();

@@ -272,10 +272,15 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let flags = self.open_flags(flags.0);
-        let copies = flags.intersects(OFlags::WRONLY | OFlags::RDWR) && !flags.contains(OFlags::TRUNC);
+        let is_slow = match (flags.intersects(OFlags::WRONLY | OFlags::RDWR), flags.contains(OFlags::TRUNC)) {
+            (true, false) => is_slow!(self, ino),
+            // Looks through all processes.
+            (false, true) => true,
+            _ => false,
+        };
         self.dispatch(
             request,
-            copies && is_slow!(self, ino),
+            is_slow,
             reply,
             move |overlay, caller| overlay.open_file(ino.0, flags, caller),
             // Nothing but the mount changes data, so that the pages of earlier opens hold.

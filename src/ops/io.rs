@@ -14,6 +14,7 @@ use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Backing, OpenFile};
 use crate::inode::Inode;
 use crate::overlay::{Caller, Overlay, open_listing};
+use crate::running::is_running;
 
 use super::check_mutable;
 
@@ -21,13 +22,17 @@ impl Overlay {
     /// Opens a file. Of `flags`, access mode, `O_TRUNC` and `O_APPEND` count.
     ///
     /// # Errors
-    /// `EPERM` for protected files, `EROFS`, those of copy-up and open(2).
+    /// `EPERM` for protected files, `ETXTBSY` for a running program, `EROFS`, those of copy-up and open(2).
     pub fn open_file(&self, ino: u64, flags: OFlags, caller: Caller) -> Result<u64> {
         let inode = self.inode(ino)?;
         let truncates = flags.contains(OFlags::TRUNC);
         let writes = truncates || flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         if writes {
             check_mutable(&inode)?;
+            // The kernel looks by itself when the file is opened for writing; else only after we have truncated it.
+            if !flags.intersects(OFlags::WRONLY | OFlags::RDWR) && is_running(inode.ino) {
+                return Err(Error::new(Errno::TXTBSY, "truncate a running program"));
+            }
             if inode.state.read().flags.append_only && (truncates || !flags.contains(OFlags::APPEND)) {
                 return Err(Error::new(Errno::PERM, "open an append-only file"));
             }

@@ -338,13 +338,8 @@ fn executables_run() {
     assert_eq!(run(std::process::Command::new(tree.path("copy")).arg(tree.path("plain"))), "x");
 }
 
-#[test]
-fn running_program_is_not_written() {
-    let tree = mount!(Setup::new().lower(|l| {
-        fs::copy("/bin/sleep", l.path("sleep")).unwrap();
-        l
-    }));
-    // Made in the upper, where kernel and plyfs agree that a running program is busy.
+/// A tree with a program that runs, made in the upper, where kernel and plyfs agree that it is busy.
+fn run_sleep(tree: &Mounted) -> Running {
     fs::copy(tree.path("sleep"), tree.path("upper-sleep")).unwrap();
     let mut command = std::process::Command::new(tree.path("upper-sleep"));
     let mut child = None;
@@ -355,9 +350,33 @@ fn running_program_is_not_written() {
         }
         Err(error) => error.kind() != std::io::ErrorKind::ExecutableFileBusy,
     });
-    assert!(child.is_some());
+    child.unwrap()
+}
+
+fn sleep_in_a_layer(l: &Layer) -> &Layer {
+    fs::copy("/bin/sleep", l.path("sleep")).unwrap();
+    l
+}
+
+#[test]
+fn running_program_is_not_written() {
+    let tree = mount!(Setup::new().lower(sleep_in_a_layer));
+    let _running = run_sleep(&tree);
     assert_eq!(errno(open(tree.path("upper-sleep"), OFlags::WRONLY)), Errno::TXTBSY);
     fs::remove_file(tree.path("upper-sleep")).unwrap();
+}
+
+#[test]
+fn running_program_is_not_truncated_by_who_opens_it_for_reading() {
+    let tree = mount!(Setup::new().lower(sleep_in_a_layer));
+    let running = run_sleep(&tree);
+    let size = tree.stat("upper-sleep").st_size;
+    assert_eq!(errno(open(tree.path("upper-sleep"), OFlags::RDONLY | OFlags::TRUNC)), Errno::TXTBSY);
+    assert_eq!(tree.stat("upper-sleep").st_size, size);
+    assert_eq!(fs::read(tree.upper("upper-sleep")).unwrap().len() as i64, size);
+    drop(running);
+    open(tree.path("upper-sleep"), OFlags::RDONLY | OFlags::TRUNC).unwrap();
+    assert_eq!(tree.stat("upper-sleep").st_size, 0);
 }
 
 #[test]

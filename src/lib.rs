@@ -61,6 +61,6 @@ pub mod name;
 pub mod ops;
 pub mod overlay;
 mod resolve;
-mod running;
+pub mod running;
 pub mod sys;
 pub mod times;

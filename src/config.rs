@@ -19,6 +19,8 @@ pub use crate::layer::work::WhiteoutStyle;
 pub struct Config {
     /// Lower layers, topmost first; never empty.
     pub lowers: Vec<PathBuf>,
+    /// Layers below them whose files are only the data of metacopies above.
+    pub data_layers: Vec<PathBuf>,
     /// The writable layer; without one the mount is read-only.
     pub upper: Option<PathBuf>,
     /// The work directory, on the upper's filesystem; given exactly when `upper` is.
@@ -29,6 +31,8 @@ pub struct Config {
     pub userxattr: Option<bool>,
     /// Whether directories that have a lower part may be renamed, and redirects are followed.
     pub redirect_dir: RedirectDir,
+    /// A change of attributes copies no data, and such copies are followed to their data.
+    pub metacopy: bool,
     /// Neither `fsync` nor copy-up waits for the disk (`volatile`).
     pub volatile: bool,
     /// `fsync` by callers reaches the disk (`fsync=0` turns that off).
@@ -84,11 +88,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             lowers: Vec::new(),
+            data_layers: Vec::new(),
             upper: None,
             work: None,
             read_only: false,
             userxattr: None,
             redirect_dir: RedirectDir::default(),
+            metacopy: false,
             volatile: false,
             fsync: true,
             acl: true,

@@ -4,24 +4,39 @@
 //! it. No lock that others need is held while data moves.
 
 mod data;
+mod metacopy;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 use crate::at::{At, split_names};
 use crate::attr::{Attr, Kind};
 use crate::cache::Known;
 use crate::error::{Context, Errno, Error, Result};
-use crate::inode::{Inode, Link, Links, Lower};
+use crate::inode::{DataAt, Inode, Link, Links, Lower};
 use crate::layer::marks::{Mark, is_opaque_mark};
 use crate::layer::work::{Staged, WorkDir};
 use crate::name::Name;
 use crate::overlay::{Overlay, Stale};
 use crate::sys::{creds, fileattr};
 use crate::times;
+
+/// What a copy of a file holds when it is published.
+#[derive(Debug)]
+enum Content {
+    /// Nothing.
+    Nothing,
+    /// The data of its source.
+    Source,
+    /// The data of another file.
+    At(OwnedFd),
+    /// None: the data stays there, or in the source.
+    Elsewhere(Option<DataAt>),
+}
 
 /// How much of a file's data its copy needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,15 +45,18 @@ pub(crate) enum Data {
     Keep,
     /// None: it is truncated next.
     Drop,
+    /// None yet: only attributes change.
+    Later,
 }
 
 impl Overlay {
-    /// Gives `inode`, and the directories above it, a part in the upper.
+    /// Gives `inode`, and the directories above it, a part in the upper, with as much of its data as `data` says.
     ///
     /// # Errors
     /// `EROFS` on a read-only mount; whatever keeps the copy from being complete, and then nothing has changed.
     pub(crate) fn copy_up(&self, inode: &Arc<Inode>, data: Data) -> Result<()> {
         let work = self.work()?;
+        let wanted = if self.config.metacopy { data } else { data.now() };
         // From the object up to the first directory that is in the upper, and back down. No recursion: trees are deep.
         let mut below = Vec::new();
         let mut current = Arc::clone(inode);
@@ -57,14 +75,17 @@ impl Overlay {
             }
         }
         for inode in below.iter().rev() {
-            self.copy_up_one(work, inode, data)?;
+            self.gated(inode, || self.copy_up_gated(work, inode, wanted))?;
+        }
+        if data != Data::Later && inode.state.read().data().is_some() {
+            self.gated(inode, || self.complete(inode, data))?;
         }
         Ok(())
     }
 
     /// Whether a change of `ino` has to copy data first, which may take long.
     pub fn must_copy_data(&self, ino: u64) -> bool {
-        self.table.get(ino).is_some_and(|inode| inode.kind == Kind::File && inode.state.read().upper.is_none())
+        self.table.get(ino).is_some_and(|inode| inode.kind == Kind::File && !inode.state.read().is_whole())
     }
 
     /// Whether renaming `name` has to copy data first, as far as that is known without asking the layers.
@@ -88,7 +109,7 @@ impl Overlay {
     /// Those of linkat(2).
     pub(crate) fn link_up(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &Name) -> Result<()> {
         let work = self.work()?;
-        self.copy_up(parent, Data::Keep)?;
+        self.copy_up(parent, Data::Later)?;
         let dir = self.upper_dir(parent)?;
         self.mark_impure(parent, dir.as_fd())?;
         let mut state = inode.state.write();
@@ -106,32 +127,38 @@ impl Overlay {
         Ok(())
     }
 
-    fn copy_up_one(&self, work: &WorkDir, inode: &Arc<Inode>, data: Data) -> Result<()> {
-        let gate = Arc::clone(self.copy_ups.lock().entry(inode.ino).or_default());
+    /// Copies up what `copy` does while nobody else copies `inode` up.
+    fn gated(&self, inode: &Arc<Inode>, copy: impl FnOnce() -> Result<()>) -> Result<()> {
+        let gate = self.gate(inode);
         let guard = gate.lock();
-        let result = self.copy_up_gated(work, inode, data);
+        let result = copy();
         drop(guard);
-        let mut gates = self.copy_ups.lock();
-        // The map and this call hold it: nobody else waits.
-        if Arc::strong_count(&gate) <= 2 {
-            gates.remove(&inode.ino);
-        }
-        // Still under the lock, so that of two who end at once the second finds itself alone.
         drop(gate);
-        drop(gates);
         if result.is_ok() {
             self.tell_stale(inode, Stale::Attributes);
         }
         result
     }
 
+    /// For a metacopy, the lock of its completion, which is to be held while its attributes change: completion restores
+    /// them.
+    pub(crate) fn gate_of_metacopy(&self, inode: &Inode) -> Option<Gate<'_>> {
+        inode.state.read().data().is_some().then(|| self.gate(inode))
+    }
+
+    /// The lock of copies of `inode`.
+    fn gate(&self, inode: &Inode) -> Gate<'_> {
+        let lock = Arc::clone(self.copy_ups.lock().entry(inode.ino).or_default());
+        Gate { overlay: self, ino: inode.ino, lock: Some(lock) }
+    }
+
     fn copy_up_gated(&self, work: &WorkDir, inode: &Arc<Inode>, data: Data) -> Result<()> {
-        let (lower, extra) = {
+        let (lower, data_at, protected) = {
             let state = inode.state.read();
             if state.upper.is_some() {
                 return Ok(());
             }
-            (state.lower.clone(), (state.flags.immutable, state.flags.append_only))
+            (state.lower.clone(), state.data().cloned(), (state.flags.immutable, state.flags.append_only))
         };
         let (dir, name) = match &lower {
             Lower::File(dir, name) => (dir, name),
@@ -146,7 +173,19 @@ impl Overlay {
         let attr = source.attr().during("stat for copy-up")?;
         log::debug!("copy up {}", name.as_bytes().escape_ascii());
         let origin = self.origin_of(dir, name, &attr)?;
-        let staged = self.stage_copy(work, source, &attr, data)?;
+        let content = match (data, data_at) {
+            (Data::Drop, _) => Content::Nothing,
+            (Data::Keep, None) => Content::Source,
+            (Data::Keep, Some(at)) => Content::At(self.open_data(&at)?),
+            (Data::Later, at) => {
+                if let Some(at) = &at {
+                    // As the kernel's overlayfs: no copy of what lacks its data.
+                    drop(self.open_data(at)?);
+                }
+                Content::Elsewhere(at)
+            }
+        };
+        let staged = self.stage_copy(work, source, &attr, &content)?;
         let mut index = None;
         if self.dialect.marks(inode.kind) {
             self.dialect.set(staged.at(), Mark::Origin, &origin.encode()).during("set the origin mark")?;
@@ -157,12 +196,19 @@ impl Overlay {
                 index = Some((origin.index_name(), attr.nlink));
             }
         }
-        self.stage_attributes(staged.at(), source, &attr, extra)?;
-        self.publish(inode, staged, index)
+        let mut left = None;
+        if let Content::Elsewhere(at) = content
+            && inode.kind == Kind::File
+        {
+            self.dialect.set(staged.at(), Mark::Metacopy, b"").during("set the metacopy mark")?;
+            left = at.or_else(|| Some(DataAt::Lower(Arc::clone(dir), name.clone(), attr.blocks)));
+        }
+        self.stage_attributes(staged.at(), source, &attr, protected)?;
+        self.publish(inode, staged, index, left)
     }
 
     /// Makes an object of the same type, and copies its data.
-    fn stage_copy<'w>(&self, work: &'w WorkDir, source: At<'_>, attr: &Attr, data: Data) -> Result<Staged<'w>> {
+    fn stage_copy<'w>(&self, work: &'w WorkDir, source: At<'_>, attr: &Attr, content: &Content) -> Result<Staged<'w>> {
         let (uid, gid) = self.owner();
         creds::assume(creds::Creds { uid, gid, umask: 0 }).during("take ids")?;
         let node = |kind: FileType| {
@@ -178,8 +224,11 @@ impl Overlay {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
                 let (staged, file) = work.stage(|dir, name| fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))?;
                 let source = source.open_noatime(OFlags::RDONLY).during("open for copy-up")?;
-                if data == Data::Keep {
-                    data::copy(&source, &file, attr.size)?;
+                match content {
+                    Content::Nothing => {}
+                    Content::Source => data::copy(&source, &file, attr.size)?,
+                    Content::At(data) => data::copy(data, &file, attr.size)?,
+                    Content::Elsewhere(_) => fs::ftruncate(&file, attr.size).during("size the copy")?,
                 }
                 copy_flags(source.as_fd(), file.as_fd())?;
                 if self.syncs() {
@@ -241,7 +290,13 @@ impl Overlay {
     /// The copy of a lower hard link goes to the index first, under the handle of its lower inode, and from there to the
     /// name by which it was reached; the other names find it in the index. The copy of an unlinked file has no name
     /// either, only a descriptor.
-    fn publish(&self, inode: &Arc<Inode>, staged: Staged<'_>, index: Option<(Vec<u8>, u32)>) -> Result<()> {
+    fn publish(
+        &self,
+        inode: &Arc<Inode>,
+        staged: Staged<'_>,
+        index: Option<(Vec<u8>, u32)>,
+        left: Option<DataAt>,
+    ) -> Result<()> {
         let work = self.work()?;
         let copy = staged.at().attr().during("stat the copy")?;
         let upper = copy.ino;
@@ -255,13 +310,14 @@ impl Overlay {
                 let orphan = staged.at().open(OFlags::PATH).during("open the copy")?;
                 self.orphans.fetch_add(1, Ordering::Relaxed);
                 state.upper = Some(upper);
+                state.set_data(left);
                 state.extra_mut().orphan = Some(Arc::new(orphan));
                 drop(state);
                 self.touched(inode);
                 return Ok(());
             };
             // Renamed to where nothing was copied up yet, while data moved.
-            self.copy_up(&link.parent, Data::Keep)?;
+            self.copy_up(&link.parent, Data::Later)?;
             let dir = self.upper_dir(&link.parent)?;
             let entries = link.parent.entries.lock();
             self.mark_impure(&link.parent, dir.as_fd())?;
@@ -283,6 +339,7 @@ impl Overlay {
             }
             let is_indexed = index.is_some();
             state.upper = Some(upper);
+            state.set_data(left);
             state.flags.has_origin = is_marked;
             if !is_marked {
                 self.unmarked.put(copy.dev, upper, inode.ino);
@@ -318,6 +375,40 @@ impl Overlay {
         self.dialect.set(At::fd(&dir), Mark::Impure, b"y").during("set the impure mark")?;
         parent.state.write().flags.impure = true;
         Ok(())
+    }
+}
+
+impl Data {
+    /// What is needed where data is not left for later.
+    fn now(self) -> Self {
+        if self == Self::Later { Self::Keep } else { self }
+    }
+}
+
+/// The lock of copies of one inode, which goes with the last who holds it.
+#[derive(Debug)]
+pub(crate) struct Gate<'o> {
+    overlay: &'o Overlay,
+    ino: u64,
+    lock: Option<Arc<Mutex<()>>>,
+}
+
+impl Gate<'_> {
+    pub(crate) fn lock(&self) -> Option<MutexGuard<'_, ()>> {
+        self.lock.as_ref().map(|lock| lock.lock())
+    }
+}
+
+impl Drop for Gate<'_> {
+    fn drop(&mut self) {
+        let mut gates = self.overlay.copy_ups.lock();
+        // The map and this one hold it: nobody else waits.
+        if self.lock.as_ref().is_some_and(|lock| Arc::strong_count(lock) <= 2) {
+            gates.remove(&self.ino);
+        }
+        // Still under the lock, so that of two who end at once the second finds itself alone.
+        self.lock = None;
+        drop(gates);
     }
 }
 

@@ -50,10 +50,21 @@ pub struct Extra {
     pub index: Option<Vec<u8>>,
     /// The overlay's link count, for an indexed inode.
     pub nlink: Option<u32>,
-    /// Where the layers below know this directory, as its redirect mark says.
+    /// Where the layers below know this directory or metacopy, as its redirect mark says.
     pub redirect: Option<Box<[u8]>>,
+    /// For a metacopy: where its data is.
+    pub data: Option<DataAt>,
     /// The upper file, after its last name is gone.
     pub orphan: Option<Arc<OwnedFd>>,
+}
+
+/// Where the data of a file is, when it is not with its attributes.
+#[derive(Debug, Clone)]
+pub enum DataAt {
+    /// In a file of a lower layer, which has so many allocated blocks of 512 bytes.
+    Lower(Arc<LowerDir>, Name, u64),
+    /// At a path in the data-only layers, where it is looked for when the file is opened.
+    DataOnly(Arc<[Name]>),
 }
 
 /// Flags of a state.
@@ -183,7 +194,24 @@ impl State {
         self.extra.get_or_insert_default()
     }
 
-    /// The redirect mark of an upper directory.
+    /// Where the data is, when it is not with the attributes.
+    pub fn data(&self) -> Option<&DataAt> {
+        self.extra.as_ref()?.data.as_ref()
+    }
+
+    /// Notes where the data is, when it is not with the attributes.
+    pub fn set_data(&mut self, data: Option<DataAt>) {
+        if data.is_some() || self.data().is_some() {
+            self.extra_mut().data = data;
+        }
+    }
+
+    /// Whether there is nothing left to be copied up.
+    pub fn is_whole(&self) -> bool {
+        self.upper.is_some() && self.data().is_none()
+    }
+
+    /// The redirect mark of an upper directory or metacopy.
     pub fn redirect(&self) -> Option<&[u8]> {
         self.extra.as_ref()?.redirect.as_deref()
     }

@@ -92,7 +92,7 @@ pub fn subject(option: &str, path: &Path) -> String {
 pub struct Stack {
     /// The writable layer.
     pub upper: Option<Layer>,
-    /// The read-only layers, topmost first; never empty.
+    /// The read-only layers, topmost first, those for data only last; never empty.
     pub lowers: Vec<Layer>,
 }
 

@@ -20,7 +20,7 @@ use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Handles, OpenDir, OpenFile};
 use crate::inode::numbers::{Numbers, ROOT};
 use crate::inode::table::Table;
-use crate::inode::{Inode, Links, Lower, State};
+use crate::inode::{DataAt, Inode, Links, Lower, State};
 use crate::layer::marks::{Dialect, Marks, Opaque};
 use crate::layer::origin::Unmarked;
 use crate::layer::work::{WhiteoutStyle, WorkDir};
@@ -41,8 +41,10 @@ pub struct Overlay {
     pub(crate) caches: Caches,
     pub(crate) files: Handles<OpenFile>,
     pub(crate) dirs: Handles<OpenDir>,
-    /// The roots of the lower layers.
+    /// The roots of the lower layers that are merged.
     pub(crate) lower_roots: Vec<Arc<LowerDir>>,
+    /// The roots of the data-only layers below them.
+    pub(crate) data_roots: Vec<Arc<LowerDir>>,
     /// Held while an entry moves from one directory to another, so that no two moves take each other's locks.
     pub(crate) moves: Mutex<()>,
     /// One lock for each inode that is being copied up.
@@ -94,7 +96,8 @@ impl Overlay {
     /// # Errors
     /// What kept a layer from being opened, naming the option and the path: see [`Layer`] and [`WorkDir::open`].
     pub fn open(config: &Config) -> Result<Arc<Self>> {
-        let lowers = config.lowers.iter().map(|path| Layer::open_lower(path)).collect::<Result<Vec<_>>>()?;
+        let lowers = config.lowers.iter().chain(&config.data_layers);
+        let lowers = lowers.map(|path| Layer::open_lower(path)).collect::<Result<Vec<_>>>()?;
         let upper = config.upper.as_deref().map(Layer::open_upper).transpose()?;
         let wanted = config.userxattr.map(|user| if user { Dialect::User } else { Dialect::Trusted });
         let work = match (&upper, &config.work) {
@@ -116,7 +119,13 @@ impl Overlay {
         let descriptors = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(1024);
         let quarter = descriptors / 4;
         sizes.dirs = sizes.dirs.clamp(1, quarter.max(1));
-        let lower_roots = lower_roots(&lowers, dialect)?;
+        let mut lower_roots = lower_roots(&lowers, dialect)?;
+        let data_roots = lower_roots.split_off(config.lowers.len().min(lower_roots.len()));
+        let mut config = config.clone();
+        if config.metacopy && dialect == Dialect::User {
+            log::warn!("metacopy=on has no effect with user.overlay.* marks, which any user may set");
+            config.metacopy = false;
+        }
         let mut state = State {
             upper: upper.as_ref().map(|layer| layer.attr.ino),
             // All roots merge, whatever they say of themselves, as on the kernel.
@@ -141,6 +150,7 @@ impl Overlay {
             files: Handles::default(),
             dirs: Handles::default(),
             lower_roots,
+            data_roots,
             moves: Mutex::new(()),
             copy_ups: Mutex::default(),
             orphans: AtomicUsize::new(0),
@@ -150,7 +160,7 @@ impl Overlay {
             root_fd: Arc::new(root_fd),
             watcher: OnceLock::new(),
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-            config: config.clone(),
+            config,
         }))
     }
 
@@ -192,6 +202,11 @@ impl Overlay {
     /// The metadata caches, with their counters.
     pub fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// Whether there are layers that hold nothing but the data of metacopies.
+    pub(crate) fn has_data_layers(&self) -> bool {
+        !self.data_roots.is_empty()
     }
 
     /// Whether nothing can be changed.
@@ -435,6 +450,15 @@ impl Overlay {
                 None => attr.nlink,
             },
         };
+        match state.data() {
+            None => {}
+            Some(DataAt::Lower(_, _, blocks)) => attr.blocks = *blocks,
+            // As the kernel's overlayfs, which does not look for the data just to tell this.
+            Some(DataAt::DataOnly(_)) => {
+                let blksize = u64::from(attr.blksize.max(512));
+                attr.blocks = attr.size.checked_next_multiple_of(blksize).unwrap_or(attr.size) / 512;
+            }
+        }
         attr.uid = self.config.squash_uid.unwrap_or(attr.uid);
         attr.gid = self.config.squash_gid.unwrap_or(attr.gid);
         attr

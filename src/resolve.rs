@@ -1,5 +1,7 @@
 //! From a name to an inode: probes the layers, applies the merge rule, and finds the number by which it is known.
 
+mod below;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -7,14 +9,16 @@ use crate::at::At;
 use crate::attr::{Attr, Kind};
 use crate::cache::Known;
 use crate::error::{Context, Errno, Error, Result};
-use crate::inode::{Extra, Flags, Inode, Link, Links, Lower, State};
-use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Mark, Marks, Opaque, Redirect, is_xattr_whiteout};
-use crate::layer::origin::Origin;
+use crate::inode::{DataAt, Extra, Flags, Inode, Link, Links, Lower, State};
+use crate::layer::LowerDir;
+use crate::layer::marks::{DOT_WHITEOUT, Marks, Metacopy, Opaque, Redirect};
+use crate::layer::origin::{Origin, Source};
 use crate::layer::work::WhiteoutStyle;
-use crate::layer::{LayerId, LowerDir};
-use crate::merge::{Probe, Step, step};
+use crate::merge::Above;
 use crate::name::Name;
 use crate::overlay::Overlay;
+
+use self::below::{LowerFile, LowerFound};
 
 /// What the layers hold under a name.
 #[derive(Debug)]
@@ -25,26 +29,6 @@ pub(crate) struct Found {
     pub ino: u64,
     /// Its parts, without its links.
     pub state: State,
-}
-
-/// What the lower layers hold under a name.
-#[derive(Debug)]
-pub(crate) enum LowerFound {
-    /// Nothing, or a whiteout.
-    None,
-    /// A file in one layer.
-    File(Arc<LowerDir>, Name, Attr),
-    /// Directories, topmost first, and the attributes of the first.
-    Dirs(Vec<Arc<LowerDir>>, Attr),
-}
-
-/// What one lower layer holds under a name.
-struct LowerProbe {
-    probe: Probe,
-    /// There when `probe` is a file or a directory.
-    attr: Option<Attr>,
-    redirect: Option<Box<[u8]>>,
-    xattr_whiteouts: bool,
 }
 
 impl Overlay {
@@ -190,7 +174,7 @@ impl Overlay {
         if has_upper {
             self.resolve_upper(parent, name, lowers)
         } else {
-            self.found_below(self.probe_lowers(lowers, Some(name.clone()), None, false)?)
+            self.found_below(self.probe_lowers(lowers, name, None, Above::Nothing)?)
         }
     }
 
@@ -201,13 +185,12 @@ impl Overlay {
     pub(crate) fn lower_shows(&self, parent: &Arc<Inode>, name: &Name) -> Result<bool> {
         let lower = parent.state.read().lower.clone();
         let Lower::Dirs(lowers) = lower else { return Ok(false) };
-        Ok(!matches!(self.probe_lowers(&lowers, Some(name.clone()), None, false)?, LowerFound::None))
+        Ok(!matches!(self.probe_lowers(&lowers, name, None, Above::Nothing)?, LowerFound::None))
     }
 
     fn resolve_upper(&self, parent: &Arc<Inode>, name: &Name, lowers: &[Arc<LowerDir>]) -> Result<Option<Found>> {
         let dir = self.upper_dir(parent)?;
         let at = At::new(&dir, name.as_bytes());
-        let below = |redirect| self.probe_lowers(lowers, Some(name.clone()), redirect, true);
         let dot_style = self.upper_style() == Some(WhiteoutStyle::DotFile);
         if dot_style && name.as_bytes().starts_with(DOT_WHITEOUT) {
             return Ok(None);
@@ -216,7 +199,7 @@ impl Overlay {
             if dot_style && is_dot_hidden(&dir, name)? {
                 return Ok(None);
             }
-            return self.found_below(self.probe_lowers(lowers, Some(name.clone()), None, false)?);
+            return self.found_below(self.probe_lowers(lowers, name, None, Above::Nothing)?);
         };
         if attr.is_whiteout() {
             return Ok(None);
@@ -227,9 +210,6 @@ impl Overlay {
             if parent.opaque == Opaque::XattrWhiteouts {
                 return Ok(None);
             }
-        }
-        if marks.metacopy {
-            return Err(is_metacopy(name.as_bytes()));
         }
         let mut state = State {
             upper: Some(attr.ino),
@@ -250,23 +230,29 @@ impl Overlay {
             // A redirect says where to look, whatever the whiteout of its new name hides.
             let hidden = dot_style && marks.redirect.is_none() && is_dot_hidden(&dir, name)?;
             if marks.opaque != Opaque::Yes && !hidden {
-                let redirect = marks.redirect.as_deref().filter(|_| self.follows_redirects());
-                let redirect = redirect.map(Redirect::parse).transpose().during("read a redirect")?;
-                if let LowerFound::Dirs(dirs, _) = below(redirect)? {
+                let redirect = parse_redirect(&marks)?;
+                if let LowerFound::Dirs(dirs, _) = self.probe_lowers(lowers, name, redirect, Above::Dir)? {
                     state.lower = Lower::Dirs(dirs.into());
                 }
             }
             if let Some(redirect) = marks.redirect {
                 state.extra_mut().redirect = Some(redirect);
             }
-        } else if attr.nlink > 1
-            && let (Some(origin), Some(work)) = (&origin, &self.work)
-        {
-            let index = origin.index_name();
-            if At::new(&work.index(), &index).find().during("look up in the index")?.map(|a| a.ino) == Some(attr.ino) {
-                let lower_nlink = source.and_then(|source| source.nlink);
-                let nlink = link_count(marks.nlink.as_deref(), attr.nlink, lower_nlink);
-                state.extra = Some(Box::new(Extra { index: Some(index), nlink: Some(nlink), ..Extra::default() }));
+        } else {
+            if attr.nlink > 1
+                && let (Some(origin), Some(work)) = (&origin, &self.work)
+            {
+                let index = origin.index_name();
+                let entry = At::new(&work.index(), &index).find().during("look up in the index")?;
+                if entry.map(|entry| entry.ino) == Some(attr.ino) {
+                    let lower_nlink = source.and_then(|source| source.nlink);
+                    let nlink = link_count(marks.nlink.as_deref(), attr.nlink, lower_nlink);
+                    let extra = Extra { index: Some(index), nlink: Some(nlink), ..Extra::default() };
+                    state.extra = Some(Box::new(extra));
+                }
+            }
+            if attr.kind() == Kind::File && marks.metacopy != Metacopy::No {
+                self.find_data(&mut state, &marks, lowers, name, source)?;
             }
         }
         let ino = match source {
@@ -276,16 +262,38 @@ impl Overlay {
         Ok(Some(Found { attr, ino, state }))
     }
 
-    fn follows_redirects(&self) -> bool {
-        self.config.redirect_dir != crate::config::RedirectDir::NoFollow
+    /// Finds the data of the metacopy `name` of the upper.
+    fn find_data(
+        &self,
+        state: &mut State,
+        marks: &Marks,
+        lowers: &[Arc<LowerDir>],
+        name: &Name,
+        source: Option<Source>,
+    ) -> Result<()> {
+        if marks.metacopy == Metacopy::Invalid {
+            return Err(Error::new(Errno::IO, "read the metacopy mark"));
+        }
+        let found = match self.probe_lowers(lowers, name, parse_redirect(marks)?, Above::Metacopy)? {
+            LowerFound::File(found) => found,
+            _ => return Err(below::lacks_data(name)),
+        };
+        // As the kernel's overlayfs with index=on: what lies there now is not what was copied up.
+        if source.is_some_and(|source| (source.dev, source.ino) != (found.attr.dev, found.attr.ino)) {
+            return Err(Error::new(Errno::STALE, "find the data of a metacopy"));
+        }
+        let extra = state.extra_mut();
+        extra.data = Some(found.into_data());
+        extra.redirect.clone_from(&marks.redirect);
+        Ok(())
     }
 
     /// What is found where the upper has nothing under the name.
     fn found_below(&self, found: LowerFound) -> Result<Option<Found>> {
-        let (attr, lower) = match found {
+        let (attr, lower, data) = match found {
             LowerFound::None => return Ok(None),
-            LowerFound::File(dir, name, attr) => (attr, Lower::File(dir, name)),
-            LowerFound::Dirs(dirs, attr) => (attr, Lower::Dirs(dirs.into())),
+            LowerFound::File(LowerFile { dir, name, attr, data }) => (attr, Lower::File(dir, name), data),
+            LowerFound::Dirs(dirs, attr) => (attr, Lower::Dirs(dirs.into()), None),
         };
         let ino = self.numbers.number(&attr);
         let flags = Flags {
@@ -295,6 +303,9 @@ impl Overlay {
             ..Flags::default()
         };
         let mut found = Found { attr, ino, state: State { lower, flags, ..State::default() } };
+        if data.is_some() {
+            found.state.extra_mut().data = data;
+        }
         if attr.nlink > 1 && attr.kind() != Kind::Dir {
             self.find_index(&mut found)?;
         }
@@ -316,7 +327,19 @@ impl Overlay {
         found.state.flags.immutable |= marks.immutable;
         found.state.flags.append_only |= marks.append_only;
         found.state.flags.has_origin = true;
-        found.state.extra = Some(Box::new(Extra { index: Some(index), nlink: Some(nlink), ..Extra::default() }));
+        let (dir, name) = (Arc::clone(dir), name.clone());
+        let extra = found.state.extra_mut();
+        extra.index = Some(index);
+        extra.nlink = Some(nlink);
+        extra.redirect = marks.redirect;
+        match marks.metacopy {
+            Metacopy::No => extra.data = None,
+            Metacopy::Yes if self.config.metacopy => {
+                extra.data.get_or_insert(DataAt::Lower(dir, name, found.attr.blocks));
+            }
+            Metacopy::Yes => return Err(Error::new(Errno::PERM, "find the data of a metacopy")),
+            Metacopy::Invalid => return Err(Error::new(Errno::IO, "read the metacopy mark")),
+        }
         found.attr = upper;
         Ok(())
     }
@@ -330,189 +353,16 @@ impl Overlay {
         let fd = self.lower_dir(dir)?;
         Origin::of(layer, At::new(&fd, name.as_bytes()), attr).during("make a file handle")
     }
-
-    /// Probes the lower layers for `name` in the directories `dirs`, or where `redirect` of a layer above points.
-    ///
-    /// `in_dir` says that the upper has a directory under the name, so that only directories count.
-    fn probe_lowers(
-        &self,
-        dirs: &[Arc<LowerDir>],
-        name: Option<Name>,
-        redirect: Option<Redirect>,
-        mut in_dir: bool,
-    ) -> Result<LowerFound> {
-        let mut taken: Vec<Arc<LowerDir>> = Vec::new();
-        let mut top: Option<Attr> = None;
-        let mut search = Search { dirs: dirs.iter(), next_layer: 0, name, path: None, stopped: false };
-        search.follow(redirect);
-        while let Some((base, name)) = self.next_place(&mut search)? {
-            let fd = self.lower_dir(&base)?;
-            let found = self.probe_lower(&base, At::new(&fd, name.as_bytes()))?;
-            let step = step(in_dir, found.probe);
-            match (step, found.attr) {
-                (Step::Skip, _) => {}
-                (Step::TakeAndGoOn | Step::TakeAndStop, Some(attr)) => {
-                    if attr.kind() != Kind::Dir {
-                        return Ok(LowerFound::File(base, name, attr));
-                    }
-                    top.get_or_insert(attr);
-                    in_dir = true;
-                    taken.push(LowerDir::child(&base, name, found.xattr_whiteouts));
-                    if step == Step::TakeAndStop {
-                        break;
-                    }
-                    if let Some(redirect) = found.redirect.filter(|_| self.follows_redirects()) {
-                        search.follow(Some(Redirect::parse(&redirect).during("read a redirect")?));
-                    }
-                }
-                _ => break,
-            }
-        }
-        Ok(match top {
-            Some(attr) => LowerFound::Dirs(taken, attr),
-            None => LowerFound::None,
-        })
-    }
-
-    /// The next directory to look into, and the name to look for there.
-    fn next_place(&self, search: &mut Search<'_>) -> Result<Option<(Arc<LowerDir>, Name)>> {
-        loop {
-            if search.path.is_none() {
-                let Some(dir) = search.dirs.next() else { return Ok(None) };
-                search.next_layer = dir.layer.saturating_add(1);
-                let Some(name) = search.name.clone() else { return Ok(None) };
-                return Ok(Some((Arc::clone(dir), name)));
-            }
-            let root = self.lower_roots.get(usize::from(search.next_layer));
-            let Some(root) = root.filter(|_| !search.stopped) else { return Ok(None) };
-            search.next_layer = search.next_layer.saturating_add(1);
-            let dir = self.descend(root, search)?;
-            if let (Some(dir), Some((_, last))) = (dir, &search.path) {
-                return Ok(Some((dir, last.clone())));
-            }
-        }
-    }
-
-    /// The directory at the search's path in one layer. What hides the path from the layers below, or says that they
-    /// know it as another, is noted in `search`.
-    fn descend(&self, root: &Arc<LowerDir>, search: &mut Search<'_>) -> Result<Option<Arc<LowerDir>>> {
-        let Some((path, _)) = &mut search.path else { return Ok(None) };
-        let mut dir = Some(Arc::clone(root));
-        let mut below = Vec::with_capacity(path.len());
-        for name in path.drain(..) {
-            let Some(parent) = dir.take() else {
-                below.push(name);
-                continue;
-            };
-            let fd = self.lower_dir(&parent)?;
-            let found = self.probe_lower(&parent, At::new(&fd, name.as_bytes()))?;
-            match found.probe {
-                Probe::Absent => {}
-                Probe::Whiteout | Probe::File => search.stopped = true,
-                Probe::Dir { opaque } => {
-                    search.stopped |= opaque;
-                    dir = Some(LowerDir::child(&parent, name.clone(), found.xattr_whiteouts));
-                }
-            }
-            match found.redirect.filter(|_| self.follows_redirects()) {
-                None => below.push(name),
-                Some(redirect) => match Redirect::parse(&redirect).during("read a redirect")? {
-                    Redirect::Name(name) => below.push(name),
-                    Redirect::Path(path) => below = path,
-                },
-            }
-        }
-        *path = below;
-        Ok(dir)
-    }
-
-    /// What one lower layer holds.
-    fn probe_lower(&self, dir: &LowerDir, at: At<'_>) -> Result<LowerProbe> {
-        let plain = |probe| LowerProbe { probe, attr: None, redirect: None, xattr_whiteouts: false };
-        if at.name().starts_with(DOT_WHITEOUT) {
-            return Ok(plain(Probe::Absent));
-        }
-        let dot_hidden = || {
-            let hidden = dir.may_hold_dot_whiteouts()
-                && At::new(&at.dir(), &[DOT_WHITEOUT, at.name()].concat()).find().during("look up")?.is_some();
-            Ok::<_, Error>(hidden)
-        };
-        let Some(attr) = at.find().during("look up")? else {
-            return Ok(plain(if dot_hidden()? { Probe::Whiteout } else { Probe::Absent }));
-        };
-        if attr.is_whiteout() {
-            return Ok(plain(Probe::Whiteout));
-        }
-        if attr.kind() != Kind::Dir {
-            // Less on the disk than it shows: its data may be elsewhere. Only then is it worth the call to find out.
-            let is_sparse = attr.kind() == Kind::File && attr.blocks.saturating_mul(512) < attr.size;
-            if is_sparse && at.xattr(&self.dialect.name(Mark::Metacopy)).during("read marks")?.is_some() {
-                return Err(is_metacopy(at.name()));
-            }
-            let marked = dir.xattr_whiteouts && attr.kind() == Kind::File && attr.size == 0;
-            let probe =
-                if marked && is_xattr_whiteout(at).during("read marks")? { Probe::Whiteout } else { Probe::File };
-            return Ok(LowerProbe { attr: Some(attr), ..plain(probe) });
-        }
-        let marks = Marks::of_lower(at, self.dialect).during("read marks")?;
-        // A redirect says where to look below, whatever the whiteout of the directory's new name hides there.
-        let opaque = marks.opaque == Opaque::Yes || (marks.redirect.is_none() && dot_hidden()?) || {
-            let path = [at.name(), b"/", DOT_OPAQUE].concat();
-            // The one path of two components: a name that was just seen to be a directory, and a fixed one.
-            match At::new(&at.dir(), &path).find() {
-                // Nobody sees what lies in it or below.
-                Err(Errno::ACCESS) => false,
-                found => found.during("look up")?.is_some(),
-            }
-        };
-        Ok(LowerProbe {
-            probe: Probe::Dir { opaque },
-            attr: Some(attr),
-            redirect: marks.redirect,
-            xattr_whiteouts: marks.opaque == Opaque::XattrWhiteouts,
-        })
-    }
 }
 
-/// A file whose data is elsewhere.
-fn is_metacopy(name: &[u8]) -> Error {
-    Error::new(Errno::IO, "look up")
-        .on(name.escape_ascii().to_string())
-        .because("only its attributes were copied up, which is not supported yet")
+fn parse_redirect(marks: &Marks) -> Result<Option<Redirect>> {
+    marks.redirect.as_deref().map(Redirect::parse).transpose().during("read a redirect")
 }
 
 /// Whether a file `.wh.NAME` of the upper hides `name` in the layers below.
 fn is_dot_hidden(dir: &impl AsFd, name: &Name) -> Result<bool> {
     let whiteout = [DOT_WHITEOUT, name.as_bytes()].concat();
     Ok(At::new(dir, &whiteout).find().during("look up")?.is_some())
-}
-
-/// Where the lower layers are to be searched.
-struct Search<'d> {
-    dirs: std::slice::Iter<'d, Arc<LowerDir>>,
-    next_layer: LayerId,
-    name: Option<Name>,
-    /// The directories and the last name of an absolute redirect.
-    path: Option<(Vec<Name>, Name)>,
-    /// What was found on the path hides it from the layers below.
-    stopped: bool,
-}
-
-impl Search<'_> {
-    fn follow(&mut self, redirect: Option<Redirect>) {
-        match redirect {
-            None => {}
-            Some(Redirect::Name(name)) => match &mut self.path {
-                Some((_, last)) => *last = name,
-                None => self.name = Some(name),
-            },
-            Some(Redirect::Path(mut path)) => {
-                if let Some(last) = path.pop() {
-                    self.path = Some((path, last));
-                }
-            }
-        }
-    }
 }
 
 /// An inode that the kernel may not know, held by a lookup of our own.

@@ -272,10 +272,9 @@ fn without_privilege_it_says_so() {
 fn unknown_options_are_told_and_ignored() {
     needs_root!();
     let bed = Bed::new();
-    let output = bed.plyfs().args(["-o", "lowerdir=a,foo,bar=1,metacopy=on,workdir=w", "m"]).output().unwrap();
+    let output = bed.plyfs().args(["-o", "lowerdir=a,foo,bar=1,workdir=w", "m"]).output().unwrap();
     let lines = "plyfs: unknown option foo ignored\n\
                  plyfs: unknown option bar ignored\n\
-                 plyfs: metacopy=on is not supported yet: files are copied up whole\n\
                  plyfs: workdir=w ignored, as there is no upperdir\n";
     assert_eq!((said(&output).as_str(), output.status.code()), (lines, Some(0)));
     assert_eq!(names(bed.path("m")), ["a"]);

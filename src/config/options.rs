@@ -9,9 +9,9 @@ use rustix::mount::MountFlags;
 
 use crate::error::{Errno, Error, Result};
 
-use super::Config;
 use super::split::{self, Item};
 use super::table::{self, Action, Value};
+use super::{Config, RedirectDir};
 
 /// How much of a value is repeated in a message.
 const SHOWN: usize = 200;
@@ -146,7 +146,7 @@ impl Options {
     /// Checks what only all options together can tell.
     ///
     /// # Errors
-    /// `EINVAL` without a lower layer, or with an upper that has no work directory.
+    /// `EINVAL` without a lower layer, with an upper that has no work directory, with options that exclude each other.
     pub fn finish(&mut self) -> Result<()> {
         if self.config.lowers.is_empty() {
             return Err(refused(b"lowerdir", "needs at least one layer"));
@@ -156,6 +156,12 @@ impl Options {
         {
             let written = [b"upperdir=", upper.as_os_str().as_bytes()].concat();
             return Err(refused(&written, "needs a workdir beside it"));
+        }
+        if self.config.metacopy && self.config.redirect_dir != RedirectDir::On {
+            return Err(refused(b"metacopy=on", "needs redirect_dir=on"));
+        }
+        if self.config.metacopy && self.config.userxattr == Some(true) {
+            return Err(refused(b"metacopy=on", "does not go with userxattr, whose marks any user may set"));
         }
         if self.config.upper.is_none() {
             if let Some(work) = self.config.work.take() {

@@ -2,7 +2,7 @@
 
 use rustix::mount::MountFlags;
 
-use super::values::{Reason, count, number, on_off, one_zero, path, paths, seconds, text, word};
+use super::values::{Reason, count, layers, number, on_off, one_zero, path, seconds, text, word};
 use super::{Options, RedirectDir, WhiteoutStyle};
 
 /// A mount option, or several that are alike.
@@ -74,11 +74,27 @@ pub static OPTIONS: &[Spec] = &[
     // Layers.
     set(
         &["lowerdir"],
-        "PATH[:PATH…]",
-        |o, v| paths(v).map(|lowers| o.config.lowers = lowers),
-        "the lower layers, topmost first",
+        "PATH[:PATH…][::PATH…]",
+        |o, v| layers(v).map(|(lowers, data)| (o.config.lowers, o.config.data_layers) = (lowers, data)),
+        "the lower layers, topmost first, and after :: those for data only",
     ),
-    set(&["lowerdir+"], "PATH", |o, v| path(v).map(|lower| o.config.lowers.push(lower)), "one more lower layer below"),
+    set(
+        &["lowerdir+"],
+        "PATH",
+        |o, v| {
+            if !o.config.data_layers.is_empty() {
+                return Err("has to come before the layers for data only");
+            }
+            path(v).map(|lower| o.config.lowers.push(lower))
+        },
+        "one more lower layer below",
+    ),
+    set(
+        &["datadir+"],
+        "PATH",
+        |o, v| path(v).map(|layer| o.config.data_layers.push(layer)),
+        "one more layer for data only below",
+    ),
     set(&["upperdir"], "PATH", |o, v| path(v).map(|upper| o.config.upper = Some(upper)), "the writable layer"),
     set(
         &["workdir"],
@@ -86,7 +102,6 @@ pub static OPTIONS: &[Spec] = &[
         |o, v| path(v).map(|work| o.config.work = Some(work)),
         "an empty directory on the filesystem of the upper layer",
     ),
-    refuse(&["datadir+"], Value::Needed("PATH"), "layers for data only are not supported", "not supported"),
     // What the overlay does.
     set(
         &["redirect_dir"],
@@ -101,6 +116,12 @@ pub static OPTIONS: &[Spec] = &[
             word(v, &words, "not on, follow, nofollow or off").map(|to| o.config.redirect_dir = to)
         },
         "whether directories of lower layers can be renamed [on]",
+    ),
+    set(
+        &["metacopy"],
+        "on|off",
+        |o, v| on_off(v).map(|on| o.config.metacopy = on),
+        "whether a change of attributes leaves the data where it is [off]",
     ),
     set(
         &["whiteouts"],
@@ -313,17 +334,6 @@ pub static OPTIONS: &[Spec] = &[
         "nothing to do: inode numbers are always unique",
     ),
     set(&["index"], "on|off", |_, v| on_off(v).map(drop), "nothing to do: hard links are always kept"),
-    set(
-        &["metacopy"],
-        "on|off",
-        |o, v| {
-            if on_off(v)? {
-                o.warnings.push("metacopy=on is not supported yet: files are copied up whole".to_owned());
-            }
-            Ok(())
-        },
-        "on is not supported yet: files are copied up whole",
-    ),
     set(&["nfs_export"], "on|off", |_, v| if on_off(v)? { Err(UNSUPPORTED) } else { Ok(()) }, "on is not supported"),
     set(
         &["verity"],

@@ -59,6 +59,12 @@ fn lowers_are_topmost_first_and_escapes_hold() {
 }
 
 #[test]
+fn layers_for_data_only_come_last() {
+    let config = config("lowerdir=/a:/b::/c::/d,datadir+=/e");
+    assert_eq!((config.lowers, config.data_layers), (paths(&["/a", "/b"]), paths(&["/c", "/d", "/e"])));
+}
+
+#[test]
 fn paths_are_bytes() {
     let mut options = Options::default();
     options.add(OsStr::from_bytes(b"lowerdir=/\xff:/\xfe,upperdir=/\xfd")).unwrap();
@@ -144,8 +150,11 @@ fn what_is_wrong_is_named() {
         ("whiteouts=x", "whiteouts=x: not device, xattr or file"),
         ("lowerdir=", "lowerdir=: names an empty path"),
         ("lowerdir=/a:", "lowerdir=/a:: names an empty path"),
-        ("lowerdir=/a::/b", "lowerdir=/a::/b: layers for data only (::) are not supported"),
-        ("datadir+=/a", "datadir+=/a: layers for data only are not supported"),
+        ("lowerdir=/a::", "lowerdir=/a::: names an empty path"),
+        ("lowerdir=::/a", "lowerdir=::/a: names an empty path"),
+        ("lowerdir=/a:::/b", "lowerdir=/a:::/b: names an empty path"),
+        ("lowerdir=/a::/b:/c", "lowerdir=/a::/b:/c: has a layer to be merged (:) below one for data only (::)"),
+        ("datadir+=/a,lowerdir+=/b", "lowerdir+=/b: has to come before the layers for data only"),
         ("upperdir=", "upperdir=: needs a value"),
         (r#"lowerdir="/a"#, r#"lowerdir="/a: the quote is not closed"#),
         (r#"lowerdir="/a"b"#, r#"lowerdir="/a"b: there is more after the closing quote"#),
@@ -165,7 +174,6 @@ fn what_is_wrong_is_named() {
 #[test]
 fn what_is_unknown_or_without_effect_is_told() {
     assert_eq!(options(&["foo,bar=1"]).warnings, ["unknown option foo ignored", "unknown option bar ignored"]);
-    assert_eq!(options(&["metacopy=on"]).warnings, ["metacopy=on is not supported yet: files are copied up whole"]);
     let quiet = "metacopy=off,x-systemd.automount,x-a=b,user=me,user,comment=hi,nofail,nonempty,verity=off,uuid=null,\
                  noxattrs=1,max_write=4096,xattr_permissions=0,nfs_export=off,index=on,defaults";
     assert_eq!(options(&[quiet]).warnings, [""; 0]);
@@ -179,6 +187,16 @@ fn what_belongs_together_is_checked() {
     };
     assert_eq!(finish("ro").unwrap_err(), "read option lowerdir: needs at least one layer");
     assert_eq!(finish("lowerdir=/l,upperdir=/u").unwrap_err(), "read option upperdir=/u: needs a workdir beside it");
+    for (list, line) in [
+        ("lowerdir=/l,metacopy=on,redirect_dir=off", "read option metacopy=on: needs redirect_dir=on"),
+        ("lowerdir=/l,metacopy=on,redirect_dir=nofollow", "read option metacopy=on: needs redirect_dir=on"),
+        (
+            "lowerdir=/l,userxattr,metacopy=on",
+            "read option metacopy=on: does not go with userxattr, whose marks any user may set",
+        ),
+    ] {
+        assert_eq!(finish(list).unwrap_err(), line);
+    }
     let lone = finish("lowerdir=/l,workdir=/w").unwrap();
     assert_eq!(lone.warnings, ["workdir=/w ignored, as there is no upperdir"]);
     assert_eq!(lone.config.work, None);

@@ -27,17 +27,24 @@ pub(super) fn path(value: &[u8]) -> Result<PathBuf, Reason> {
     text(value).map(PathBuf::from)
 }
 
-/// Paths with colons between them.
-pub(super) fn paths(value: &[u8]) -> Result<Vec<PathBuf>, Reason> {
-    let parts = parts(value, b':');
-    let is_inner = |index: usize| index > 0 && index.saturating_add(1) < parts.len();
-    if parts.iter().enumerate().any(|(index, part)| part.is_empty() && is_inner(index)) {
-        return Err("layers for data only (::) are not supported");
+/// Paths with colons between them; those after a double colon, of which each has one of its own, are data-only layers.
+pub(super) fn layers(value: &[u8]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Reason> {
+    let (mut lowers, mut data) = (Vec::new(), Vec::new());
+    let mut parts = parts(value, b':').into_iter();
+    while let Some(part) = parts.next() {
+        if !part.is_empty() {
+            if !data.is_empty() {
+                return Err("has a layer to be merged (:) below one for data only (::)");
+            }
+            lowers.push(path(part)?);
+        } else if lowers.is_empty() {
+            return Err("names an empty path");
+        } else {
+            let part = parts.next().filter(|part| !part.is_empty()).ok_or("names an empty path")?;
+            data.push(path(part)?);
+        }
     }
-    if parts.iter().any(|part| part.is_empty()) {
-        return Err("names an empty path");
-    }
-    parts.into_iter().map(path).collect()
+    Ok((lowers, data))
 }
 
 /// A whole number.

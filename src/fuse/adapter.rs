@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -405,12 +405,8 @@ impl Filesystem for Adapter {
         let work = || {
             self.overlay.read_dir(dir.0, offset, true, |entry| {
                 let name = OsStr::from_bytes(entry.name);
-                // Without attributes, node id 0: a name that does not count as looked up.
-                let (node, attr): (u64, FileAttr) = match &entry.attr {
-                    Some(attr) => (entry.ino, convert::attr(attr)),
-                    None => (0, convert::bare_attr(entry.ino, entry.kind)),
-                };
-                reply.add(INodeNo(node), entry.next, name, &self.timeout, &attr, GENERATION)
+                let attr = entry.attr.as_ref().map_or_else(|| convert::no_attr(entry.ino, entry.kind), convert::attr);
+                reply.add(INodeNo(entry.ino), entry.next, name, &self.timeout, &attr, GENERATION)
             })
         };
         match guarded(work) {

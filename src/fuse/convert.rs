@@ -40,10 +40,11 @@ pub(super) fn attr(attr: &Attr) -> FileAttr {
 }
 
 /// Attributes of an entry of which no more than these is known.
-pub(super) fn bare_attr(ino: u64, of: Kind) -> FileAttr {
+pub(super) fn no_attr(ino: u64, of: Kind) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),
-        size: 0,
+        // No file is that long: the kernel lists the name, and takes nothing of this for its attributes.
+        size: u64::MAX,
         blocks: 0,
         atime: UNIX_EPOCH,
         mtime: UNIX_EPOCH,

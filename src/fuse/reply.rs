@@ -77,7 +77,7 @@ fn report(error: &Error) {
 pub(super) fn send_entry(timeout: Duration) -> impl FnOnce(ReplyEntry, Option<Attr>) + Send {
     move |reply, attr| {
         // Node id 0: the kernel may keep that there is no such name.
-        let attr = attr.map_or_else(|| convert::bare_attr(0, Kind::File), |attr| convert::attr(&attr));
+        let attr = attr.map_or_else(|| convert::no_attr(0, Kind::File), |attr| convert::attr(&attr));
         reply.entry(&timeout, &attr, GENERATION);
     }
 }

@@ -185,6 +185,30 @@ pub enum Opaque {
     XattrWhiteouts,
 }
 
+/// Whether a file has its attributes only, and its data is in a layer below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Metacopy {
+    /// It has its data.
+    #[default]
+    No,
+    /// It has not.
+    Yes,
+    /// It says so in a way that is not understood.
+    Invalid,
+}
+
+impl Metacopy {
+    /// Decodes a metacopy mark: empty, or a version (0), the mark's length, flags, and a digest (`struct ovl_metacopy`,
+    /// fs/overlayfs).
+    pub const fn parse(value: &[u8]) -> Self {
+        match value {
+            [] => Self::Yes,
+            [0, len, _, _, ..] if *len as usize == value.len() => Self::Yes,
+            _ => Self::Invalid,
+        }
+    }
+}
+
 /// What a layer's marks say about one object.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Marks {
@@ -192,8 +216,8 @@ pub struct Marks {
     pub opaque: Opaque,
     /// The redirect, as stored.
     pub redirect: Option<Box<[u8]>>,
-    /// The data lies in a layer below.
-    pub metacopy: bool,
+    /// Whether the data lies in a layer below.
+    pub metacopy: Metacopy,
     /// The origin, as stored.
     pub origin: Option<Box<[u8]>>,
     /// The impure mark.
@@ -251,7 +275,7 @@ impl Marks {
                 }
             }
             Mark::Redirect => self.redirect = Some(value.into()),
-            Mark::Metacopy => self.metacopy = true,
+            Mark::Metacopy => self.metacopy = Metacopy::parse(&value),
             Mark::Origin => self.origin = Some(value.into()),
             Mark::Impure => self.impure = value == b"y",
             Mark::Nlink => self.nlink = Some(value.into()),

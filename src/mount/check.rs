@@ -46,7 +46,7 @@ pub(super) fn layers(config: &Config) -> Result<(), Failure> {
     if upper_dir.is_inside(&work_dir) {
         return wrong("holds");
     }
-    for lower in &config.lowers {
+    for lower in config.lowers.iter().chain(&config.data_layers) {
         let dir = Dir::open("lowerdir=", lower)?;
         for (option, path, writable) in [("upperdir", upper, &upper_dir), ("workdir", work, &work_dir)] {
             // What is written to the one would change the other. That an upper lies in a lower layer does no harm.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, ftruncate};
 
 use crate::attr::{Attr, Kind};
-use crate::copy_up::Data;
+use crate::copy_up::{Data, Gate};
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::Inode;
 use crate::overlay::{Caller, Overlay};
@@ -56,8 +56,14 @@ impl Overlay {
         } else {
             check_unprotected(&inode)?
         }
-        let data = if set.size == Some(0) { Data::Drop } else { Data::Keep };
+        let data = match set.size {
+            None => Data::Later,
+            Some(0) => Data::Drop,
+            Some(_) => Data::Keep,
+        };
         self.copy_up(&inode, data)?;
+        let gate = self.gate_of_metacopy(&inode);
+        let _gate = gate.as_ref().map(Gate::lock);
         if let Some(size) = set.size {
             self.truncate(&inode, size, file, caller)?;
         }

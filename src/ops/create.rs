@@ -118,7 +118,7 @@ impl Overlay {
         if self.hold(&parent, &name)?.is_some() {
             return Err(Error::new(Errno::EXIST, "create"));
         }
-        self.copy_up(&parent, Data::Keep)?;
+        self.copy_up(&parent, Data::Later)?;
         let dir = self.upper_dir(&parent)?;
         let _entries = parent.entries.lock();
         check_alive(&parent)?;

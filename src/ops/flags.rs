@@ -41,7 +41,7 @@ impl Overlay {
     /// `EROFS`, those of copy-up, and of the layer's filesystem.
     pub fn set_flags(&self, ino: u64, flags: u32) -> Result<()> {
         let inode = self.inode(ino)?;
-        self.copy_up(&inode, Data::Keep)?;
+        self.copy_up(&inode, Data::Later)?;
         let fd = self.open_for_flags(&inode)?;
         let plain = flags & !(IMMUTABLE | APPEND);
         let old = fileattr::get_flags(fd.as_fd()).during("read file flags")?;
@@ -69,7 +69,7 @@ impl Overlay {
     /// `EROFS`, those of copy-up, and of the layer's filesystem.
     pub fn set_extended_flags(&self, ino: u64, attr: FsXattr) -> Result<()> {
         let inode = self.inode(ino)?;
-        self.copy_up(&inode, Data::Keep)?;
+        self.copy_up(&inode, Data::Later)?;
         let fd = self.open_for_flags(&inode)?;
         let plain = FsXattr { xflags: attr.xflags & !(X_IMMUTABLE | X_APPEND), ..attr };
         fileattr::set_xattr_flags(fd.as_fd(), plain).during("set file flags")?;

@@ -51,6 +51,10 @@ impl Overlay {
     }
 
     fn open_backing(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Backing> {
+        let data = inode.state.read().data().cloned();
+        if let Some(at) = data {
+            return Ok(Backing { fd: Arc::new(self.open_data(&at)?), in_upper: false });
+        }
         let noatime = self.config.noatime;
         self.with_real(
             inode,
@@ -65,7 +69,7 @@ impl Overlay {
     /// The file behind a handle: the upper's once there is one.
     pub(super) fn backing(&self, file: &OpenFile) -> Result<Backing> {
         let backing = file.backing.read().clone();
-        if backing.in_upper || file.inode.state.read().upper.is_none() {
+        if backing.in_upper || !file.inode.state.read().is_whole() {
             return Ok(backing);
         }
         let mut slot = file.backing.write();

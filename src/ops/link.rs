@@ -31,9 +31,17 @@ impl Overlay {
         if self.hold(&parent, &name)?.is_some() {
             return Err(Error::new(Errno::EXIST, "link"));
         }
-        self.copy_up(&inode, Data::Keep)?;
-        self.copy_up(&parent, Data::Keep)?;
+        self.copy_up(&inode, Data::Later)?;
+        self.copy_up(&parent, Data::Later)?;
         self.mark_link_count(&inode)?;
+        let known = {
+            let state = inode.state.read();
+            state.links.as_slice().first().filter(|_| state.data().is_some()).cloned()
+        };
+        if let Some(link) = known {
+            // The new name may lie in another directory.
+            self.set_redirect(&inode, &link.parent, &link.name, false)?;
+        }
         let work = self.work()?;
         let dir = self.upper_dir(&parent)?;
         if inode.state.read().flags.has_origin {

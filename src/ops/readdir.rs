@@ -100,8 +100,12 @@ impl Overlay {
                     }
                     // Gone since: it is not told, as on any filesystem.
                     Ok(None) => continue,
-                    // Whoever looks at this entry gets the error; the others are not to suffer from it.
-                    Err(error) => log::debug!("{error}"),
+                    // Whoever looks at this entry gets the error; the others are not to suffer from it. Its number is
+                    // nobody's, as the kernel forgets what it cannot take.
+                    Err(error) => {
+                        log::debug!("{error}");
+                        shown.ino = self.numbers.make_up();
+                    }
                 }
             }
             let counted = shown.attr.is_some();

@@ -46,7 +46,7 @@ impl Overlay {
         if is_dir && !self.list(&inode)?.is_empty() {
             return Err(Error::new(Errno::NOTEMPTY, "rmdir"));
         }
-        self.copy_up(&parent, Data::Keep)?;
+        self.copy_up(&parent, Data::Later)?;
         self.begin_link_change(&inode, &parent, &name)?;
         let work = self.work()?;
         let dir = self.upper_dir(&parent)?;
@@ -95,7 +95,7 @@ impl Overlay {
             if self.attr_of(inode)?.nlink <= 1 {
                 return Ok(());
             }
-            self.copy_up(inode, Data::Keep)?;
+            self.copy_up(inode, Data::Later)?;
         }
         self.link_up(inode, parent, name)?;
         self.mark_link_count(inode)

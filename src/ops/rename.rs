@@ -65,13 +65,13 @@ impl Overlay {
             check_unprotected(changed)?;
         }
         self.check_redirect(&inode)?;
-        self.copy_up(&inode, Data::Keep)?;
+        self.copy_up(&inode, Data::Later)?;
         self.link_up(&inode, &old_parent, &old_name)?;
-        self.copy_up(&new_parent, Data::Keep)?;
+        self.copy_up(&new_parent, Data::Later)?;
         if let Some(target) = &target {
             if exchange {
                 self.check_redirect(target)?;
-                self.copy_up(target, Data::Keep)?;
+                self.copy_up(target, Data::Later)?;
                 self.link_up(target, &new_parent, &new_name)?;
             } else {
                 self.begin_link_change(target, &new_parent, &new_name)?;
@@ -129,18 +129,24 @@ impl Overlay {
 
     /// Marks an inode as one that goes from `from` to `to`, in a way that changes nothing as long as it has not.
     fn mark_moved(&self, inode: &Arc<Inode>, from: &Place, to: &Place) -> Result<()> {
-        let (has_lower, has_origin) = {
+        let (has_lower, has_origin, is_metacopy) = {
             let state = inode.state.read();
-            (state.has_lower(), state.flags.has_origin)
+            (state.has_lower(), state.flags.has_origin, state.data().is_some())
         };
         if has_lower || has_origin {
             self.mark_impure(&to.parent, to.dir.as_fd())?;
+        }
+        let same_dir = from.parent.ino == to.parent.ino;
+        if is_metacopy {
+            // The names of a hard link may come to lie in several directories.
+            let is_linked = inode.state.read().index().is_some();
+            return self.set_redirect(inode, &from.parent, &from.name, same_dir && !is_linked);
         }
         if !inode.is_dir() {
             return Ok(());
         }
         if has_lower {
-            return self.set_redirect(inode, from, to);
+            return self.set_redirect(inode, &from.parent, &from.name, same_dir);
         }
         if !to.parent.state.read().lower_dirs().is_empty() {
             // Nothing of its new namesake below is to show through.
@@ -149,23 +155,26 @@ impl Overlay {
         Ok(())
     }
 
-    fn set_redirect(&self, inode: &Arc<Inode>, from: &Place, to: &Place) -> Result<()> {
-        let same_dir = from.parent.ino == to.parent.ino;
+    /// Notes under which name the layers below know what is called `name` in `parent` now; by its path, unless it
+    /// `stays` in that directory.
+    pub(super) fn set_redirect(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &Name, stays: bool) -> Result<()> {
         let known = inode.state.read().redirect().map(Box::<[u8]>::from);
         let redirect: Box<[u8]> = match known {
-            Some(known) if same_dir || known.starts_with(b"/") => return Ok(()),
-            None if same_dir => from.name.as_bytes().into(),
+            Some(known) if stays || known.starts_with(b"/") => return Ok(()),
+            None if stays => name.as_bytes().into(),
             known => {
-                let mut path = self.lower_path(&from.parent);
+                let mut path = self.lower_path(parent);
                 path.push(b'/');
-                path.extend_from_slice(known.as_deref().unwrap_or(from.name.as_bytes()));
+                path.extend_from_slice(known.as_deref().unwrap_or(name.as_bytes()));
                 path.into()
             }
         };
-        match self.dialect.set(from.at(), Mark::Redirect, &redirect) {
+        match self.with_real(inode, |at, _| self.dialect.set(at, Mark::Redirect, &redirect), "set the redirect mark") {
             // Too long a path for the filesystem: the caller may still copy.
-            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => Err(Error::new(Errno::XDEV, "set the redirect mark")),
-            result => result.during("set the redirect mark"),
+            Err(error) if matches!(error.errno(), Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => {
+                Err(Error::new(Errno::XDEV, "set the redirect mark"))
+            }
+            result => result,
         }?;
         inode.state.write().extra_mut().redirect = Some(redirect);
         Ok(())

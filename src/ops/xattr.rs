@@ -4,7 +4,7 @@ use rustix::fs::XattrFlags;
 
 use crate::acl;
 use crate::at::split_names;
-use crate::copy_up::Data;
+use crate::copy_up::{Data, Gate};
 use crate::error::{Errno, Error, Result};
 use crate::overlay::{Caller, Overlay};
 use crate::sys::creds;
@@ -56,7 +56,9 @@ impl Overlay {
             // Fails before anything is copied up.
             self.with_real(&inode, |at, _| at.xattr_strict(&stored), "setxattr")?;
         }
-        self.copy_up(&inode, Data::Keep)?;
+        self.copy_up(&inode, Data::Later)?;
+        let gate = self.gate_of_metacopy(&inode);
+        let _gate = gate.as_ref().map(Gate::lock);
         self.with_real(&inode, |at, _| at.set_xattr(&stored, value, flags), "setxattr")?;
         if name == acl::ACCESS && inode.state.read().flags.setid {
             self.drop_setgid_of_stranger(&inode, caller)?;
@@ -78,7 +80,9 @@ impl Overlay {
             // Fails before anything is copied up.
             self.with_real(&inode, |at, _| at.xattr_strict(&name), "removexattr")?;
         }
-        self.copy_up(&inode, Data::Keep)?;
+        self.copy_up(&inode, Data::Later)?;
+        let gate = self.gate_of_metacopy(&inode);
+        let _gate = gate.as_ref().map(Gate::lock);
         self.with_real(&inode, |at, _| at.remove_xattr(&name), "removexattr")?;
         self.touched(&inode);
         Ok(())

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use crate::common::*;
 
 /// A directory stream of the C library, for telldir and seekdir.
@@ -228,4 +230,17 @@ fn two_listings_of_one_directory_do_not_disturb_each_other() {
         counts.0 += 1;
     }
     assert_eq!(counts, (502, 502));
+}
+
+#[test]
+fn entry_that_cannot_be_looked_up_is_listed_without_made_up_attributes() {
+    plyfs_only!("the kernel's overlayfs fails to list the directory");
+    let tree = mount!(Setup::new().lower(|l| {
+        l.file("whole", "x").file("metacopy", "").xattr("metacopy", "trusted.overlay.metacopy", "");
+        fs::OpenOptions::new().write(true).open(l.path("metacopy")).unwrap().set_len(10_000).unwrap();
+        l
+    }));
+    assert_eq!(tree.list(""), ["metacopy", "whole"]);
+    assert_eq!(lstat(tree.path("metacopy")).err(), Some(Errno::PERM));
+    assert_eq!(tree.read("whole"), "x");
 }

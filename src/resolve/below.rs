@@ -1,0 +1,293 @@
+//! What the lower layers hold under a name: probes one after the other, and follows redirects.
+
+use std::sync::Arc;
+
+use crate::at::At;
+use crate::attr::{Attr, Kind};
+use crate::config::RedirectDir;
+use crate::error::{Context, Errno, Error, Result};
+use crate::inode::DataAt;
+use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Mark, Marks, Metacopy, Opaque, Redirect, is_xattr_whiteout};
+use crate::layer::{LayerId, LowerDir};
+use crate::merge::{Above, Probe, Step, step};
+use crate::name::Name;
+use crate::overlay::Overlay;
+
+/// What the lower layers hold under a name.
+#[derive(Debug)]
+pub(super) enum LowerFound {
+    /// Nothing, or a whiteout.
+    None,
+    /// A file.
+    File(LowerFile),
+    /// Directories, topmost first, and the attributes of the first.
+    Dirs(Vec<Arc<LowerDir>>, Attr),
+}
+
+/// A file of a lower layer.
+#[derive(Debug)]
+pub(super) struct LowerFile {
+    /// The directory that holds it.
+    pub dir: Arc<LowerDir>,
+    /// Its name there.
+    pub name: Name,
+    /// Its attributes.
+    pub attr: Attr,
+    /// Where its data is, for a metacopy.
+    pub data: Option<DataAt>,
+}
+
+impl LowerFile {
+    /// Where the data is that is read through it.
+    pub(super) fn into_data(self) -> DataAt {
+        self.data.unwrap_or(DataAt::Lower(self.dir, self.name, self.attr.blocks))
+    }
+}
+
+/// What one lower layer holds under a name.
+struct LowerProbe {
+    probe: Probe,
+    /// There when `probe` is a file or a directory.
+    attr: Option<Attr>,
+    redirect: Option<Box<[u8]>>,
+    xattr_whiteouts: bool,
+}
+
+impl Overlay {
+    /// Probes the lower layers for `name` in the directories `dirs`, or where `redirect` of a layer above points.
+    ///
+    /// `above` says what the upper has under the name.
+    ///
+    /// # Errors
+    /// Those of the layers; `EPERM` for a redirect or metacopy that is not to be followed, `EIO` for a metacopy without
+    /// its data.
+    pub(super) fn probe_lowers(
+        &self,
+        dirs: &[Arc<LowerDir>],
+        name: &Name,
+        redirect: Option<Redirect>,
+        mut above: Above,
+    ) -> Result<LowerFound> {
+        let mut taken: Vec<Arc<LowerDir>> = Vec::new();
+        let mut top: Option<Attr> = None;
+        let mut file: Option<LowerFile> = None;
+        let mut search = Search::new(dirs, name.clone());
+        search.follow(redirect);
+        while let Some((base, name)) = self.next_place(&mut search)? {
+            let fd = self.lower_dir(&base)?;
+            let found = self.probe_lower(&base, At::new(&fd, name.as_bytes()))?;
+            let step = step(above, found.probe);
+            let attr = match (step, found.attr) {
+                (Step::Skip, _) => continue,
+                (Step::TakeAndGoOn | Step::TakeAndStop, Some(attr)) => attr,
+                _ => break,
+            };
+            let is_metacopy = found.probe == Probe::Metacopy;
+            if (is_metacopy || above == Above::Metacopy) && !self.config.metacopy {
+                return Err(refused(&name, "its data is in another layer, and metacopy=on is not given"));
+            }
+            // As the kernel's overlayfs, which does not read the redirects of the last layer then.
+            let goes_on = step == Step::TakeAndGoOn;
+            let redirect = found.redirect.filter(|_| goes_on && (self.follows_redirects() || !search.is_at_end()));
+            if (redirect.is_some() || search.is_redirected) && !self.follows_redirects() {
+                return Err(refused(&name, "it is redirected, and redirect_dir=nofollow is given"));
+            }
+            if attr.kind() == Kind::Dir {
+                top.get_or_insert(attr);
+                above = Above::Dir;
+                taken.push(LowerDir::child(&base, name, found.xattr_whiteouts));
+            } else if is_metacopy {
+                above = Above::Metacopy;
+                file.get_or_insert(LowerFile { dir: base, name, attr, data: None });
+            } else {
+                let data = LowerFile { dir: base, name, attr, data: None };
+                return Ok(LowerFound::File(match file {
+                    Some(top) => LowerFile { data: Some(data.into_data()), ..top },
+                    None => data,
+                }));
+            }
+            if !goes_on {
+                break;
+            }
+            search.follow(redirect.map(|mark| Redirect::parse(&mark)).transpose().during("read a redirect")?);
+        }
+        match (top, file) {
+            (Some(attr), _) => Ok(LowerFound::Dirs(taken, attr)),
+            (None, None) => Ok(LowerFound::None),
+            (None, Some(file)) => match search.path {
+                Some((mut path, last)) if self.has_data_layers() => {
+                    path.push(last);
+                    Ok(LowerFound::File(LowerFile { data: Some(DataAt::DataOnly(path.into())), ..file }))
+                }
+                _ => Err(lacks_data(name)),
+            },
+        }
+    }
+
+    fn follows_redirects(&self) -> bool {
+        self.config.redirect_dir != RedirectDir::NoFollow
+    }
+
+    /// The next directory to look into, and the name to look for there.
+    fn next_place(&self, search: &mut Search<'_>) -> Result<Option<(Arc<LowerDir>, Name)>> {
+        loop {
+            if search.path.is_none() {
+                let Some(dir) = search.dirs.next() else { return Ok(None) };
+                search.next_layer = dir.layer.saturating_add(1);
+                return Ok(Some((Arc::clone(dir), search.name.clone())));
+            }
+            let root = self.lower_roots.get(usize::from(search.next_layer));
+            let Some(root) = root.filter(|_| !search.stopped) else { return Ok(None) };
+            search.next_layer = search.next_layer.saturating_add(1);
+            let dir = self.descend(root, search)?;
+            if let (Some(dir), Some((_, last))) = (dir, &search.path) {
+                return Ok(Some((dir, last.clone())));
+            }
+        }
+    }
+
+    /// The directory at the search's path in one layer. What hides the path from the layers below, or says that they
+    /// know it as another, is noted in `search`.
+    fn descend(&self, root: &Arc<LowerDir>, search: &mut Search<'_>) -> Result<Option<Arc<LowerDir>>> {
+        let Some((path, _)) = &mut search.path else { return Ok(None) };
+        let mut dir = Some(Arc::clone(root));
+        let mut below = Vec::with_capacity(path.len());
+        for name in path.drain(..) {
+            let Some(parent) = dir.take() else {
+                below.push(name);
+                continue;
+            };
+            let fd = self.lower_dir(&parent)?;
+            let found = self.probe_lower(&parent, At::new(&fd, name.as_bytes()))?;
+            match found.probe {
+                Probe::Absent => {}
+                Probe::Whiteout | Probe::File | Probe::Metacopy => search.stopped = true,
+                Probe::Dir { opaque } => {
+                    search.stopped |= opaque;
+                    dir = Some(LowerDir::child(&parent, name.clone(), found.xattr_whiteouts));
+                }
+            }
+            match found.redirect.filter(|_| self.follows_redirects()) {
+                None => below.push(name),
+                Some(redirect) => match Redirect::parse(&redirect).during("read a redirect")? {
+                    Redirect::Name(name) => below.push(name),
+                    Redirect::Path(path) => below = path,
+                },
+            }
+        }
+        *path = below;
+        Ok(dir)
+    }
+
+    /// Whether the file `at` is a metacopy.
+    fn is_metacopy(&self, at: At<'_>) -> Result<bool> {
+        let mark = at.xattr(&self.dialect.name(Mark::Metacopy)).during("read marks")?;
+        match mark.map_or(Metacopy::No, |mark| Metacopy::parse(&mark)) {
+            Metacopy::No => Ok(false),
+            Metacopy::Yes => Ok(true),
+            Metacopy::Invalid => Err(Error::new(Errno::IO, "read the metacopy mark")),
+        }
+    }
+
+    /// What one lower layer holds.
+    fn probe_lower(&self, dir: &LowerDir, at: At<'_>) -> Result<LowerProbe> {
+        let plain = |probe| LowerProbe { probe, attr: None, redirect: None, xattr_whiteouts: false };
+        if at.name().starts_with(DOT_WHITEOUT) {
+            return Ok(plain(Probe::Absent));
+        }
+        let dot_hidden = || {
+            let hidden = dir.may_hold_dot_whiteouts()
+                && At::new(&at.dir(), &[DOT_WHITEOUT, at.name()].concat()).find().during("look up")?.is_some();
+            Ok::<_, Error>(hidden)
+        };
+        let Some(attr) = at.find().during("look up")? else {
+            return Ok(plain(if dot_hidden()? { Probe::Whiteout } else { Probe::Absent }));
+        };
+        if attr.is_whiteout() {
+            return Ok(plain(Probe::Whiteout));
+        }
+        if attr.kind() != Kind::Dir {
+            let marked = dir.xattr_whiteouts && attr.kind() == Kind::File && attr.size == 0;
+            if marked && is_xattr_whiteout(at).during("read marks")? {
+                return Ok(LowerProbe { attr: Some(attr), ..plain(Probe::Whiteout) });
+            }
+            // Less on the disk than it shows: its data may be elsewhere. Else it is worth the call where that is usual.
+            let is_sparse = attr.blocks.saturating_mul(512) < attr.size;
+            if attr.kind() == Kind::File && (is_sparse || self.config.metacopy) && self.is_metacopy(at)? {
+                let redirect = at.xattr(&self.dialect.name(Mark::Redirect)).during("read marks")?;
+                let redirect = redirect.map(Vec::into_boxed_slice);
+                return Ok(LowerProbe { attr: Some(attr), redirect, ..plain(Probe::Metacopy) });
+            }
+            return Ok(LowerProbe { attr: Some(attr), ..plain(Probe::File) });
+        }
+        let marks = Marks::of_lower(at, self.dialect).during("read marks")?;
+        // A redirect says where to look below, whatever the whiteout of the directory's new name hides there.
+        let opaque = marks.opaque == Opaque::Yes || (marks.redirect.is_none() && dot_hidden()?) || {
+            let path = [at.name(), b"/", DOT_OPAQUE].concat();
+            // The one path of two components: a name that was just seen to be a directory, and a fixed one.
+            match At::new(&at.dir(), &path).find() {
+                // Nobody sees what lies in it or below.
+                Err(Errno::ACCESS) => false,
+                found => found.during("look up")?.is_some(),
+            }
+        };
+        Ok(LowerProbe {
+            probe: Probe::Dir { opaque },
+            attr: Some(attr),
+            redirect: marks.redirect,
+            xattr_whiteouts: marks.opaque == Opaque::XattrWhiteouts,
+        })
+    }
+}
+
+/// What is not to be followed.
+fn refused(name: &Name, reason: &'static str) -> Error {
+    Error::new(Errno::PERM, "look up").on(name.as_bytes().escape_ascii().to_string()).because(reason)
+}
+
+/// A metacopy of which nothing below has the data.
+pub(super) fn lacks_data(name: &Name) -> Error {
+    Error::new(Errno::IO, "look up")
+        .on(name.as_bytes().escape_ascii().to_string())
+        .because("no layer has the data of this metacopy")
+}
+
+/// Where the lower layers are to be searched.
+struct Search<'d> {
+    dirs: std::slice::Iter<'d, Arc<LowerDir>>,
+    next_layer: LayerId,
+    name: Name,
+    /// The directories and the last name of an absolute redirect.
+    path: Option<(Vec<Name>, Name)>,
+    /// A redirect has been followed.
+    is_redirected: bool,
+    /// What was found on the path hides it from the layers below.
+    stopped: bool,
+}
+
+impl<'d> Search<'d> {
+    fn new(dirs: &'d [Arc<LowerDir>], name: Name) -> Self {
+        Self { dirs: dirs.iter(), next_layer: 0, name, path: None, is_redirected: false, stopped: false }
+    }
+
+    /// No directory is left in which to look for the name.
+    fn is_at_end(&self) -> bool {
+        self.dirs.as_slice().is_empty()
+    }
+
+    fn follow(&mut self, redirect: Option<Redirect>) {
+        self.is_redirected |= redirect.is_some();
+        match redirect {
+            None => {}
+            Some(Redirect::Name(name)) => match &mut self.path {
+                Some((_, last)) => *last = name,
+                None => self.name = name,
+            },
+            Some(Redirect::Path(mut path)) => {
+                if let Some(last) = path.pop() {
+                    self.path = Some((path, last));
+                }
+            }
+        }
+    }
+}

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
-use parking_lot::Mutex;
 
 use crate::attr::Attr;
 use crate::config::CacheSizes;
 use crate::listing::Listing;
+use crate::lock::{Mutex, rank};
 use crate::name::Name;
 
 /// The caches of a mount.
@@ -95,7 +95,7 @@ impl fmt::Display for Counter {
 /// A map that forgets what was not asked for the longest.
 #[derive(Debug)]
 pub struct Cache<K: Eq + Hash, V> {
-    map: Mutex<LruCache<K, V>>,
+    map: Mutex<LruCache<K, V>, { rank::LEAF }>,
     /// Hits and misses.
     pub counter: Counter,
 }
@@ -190,7 +190,7 @@ impl Names {
 /// Merged listings, bounded by the names in all of them.
 #[derive(Debug)]
 pub struct Listings {
-    inner: Mutex<ListingsInner>,
+    inner: Mutex<ListingsInner, { rank::LEAF }>,
     limit: usize,
     /// Hits and misses.
     pub counter: Counter,

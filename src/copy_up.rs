@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 use crate::at::{At, split_names};
@@ -20,6 +19,7 @@ use crate::error::{Context, Errno, Error, Result};
 use crate::inode::{DataAt, Inode, Link, Links, Lower};
 use crate::layer::marks::{Mark, is_opaque_mark};
 use crate::layer::work::{Staged, WorkDir};
+use crate::lock::{Mutex, MutexGuard, rank};
 use crate::name::Name;
 use crate::overlay::{Overlay, Stale};
 use crate::sys::{creds, fileattr};
@@ -390,7 +390,7 @@ impl Data {
 pub(crate) struct Gate<'o> {
     overlay: &'o Overlay,
     ino: u64,
-    lock: Option<Arc<Mutex<()>>>,
+    lock: Option<Arc<Mutex<(), { rank::COPY_UP }>>>,
 }
 
 impl Gate<'_> {

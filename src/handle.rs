@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
 use rustix::fs::OFlags;
 
 use crate::inode::Inode;
 use crate::listing::Listing;
+use crate::lock::{Mutex, RwLock, rank};
 
 /// An open file.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct OpenFile {
     /// The flags with which its backing file is opened.
     pub flags: OFlags,
     /// The backing file; replaced by the upper's when the inode is copied up.
-    pub backing: RwLock<Backing>,
+    pub backing: RwLock<Backing, { rank::BACKING }>,
 }
 
 /// The file of a layer behind an open file.
@@ -37,7 +37,7 @@ pub struct OpenDir {
     /// What it is open on.
     pub inode: Arc<Inode>,
     /// What it lists, from the last time it was read from its beginning.
-    pub listing: Mutex<Option<Arc<Listing>>>,
+    pub listing: Mutex<Option<Arc<Listing>>, { rank::LEAF }>,
 }
 
 /// Handles of one kind.
@@ -45,7 +45,7 @@ pub struct OpenDir {
 /// A leaf among the locks: held for a moment, never across a syscall.
 #[derive(Debug)]
 pub struct Handles<T> {
-    open: RwLock<HashMap<u64, Arc<T>>>,
+    open: RwLock<HashMap<u64, Arc<T>>, { rank::LEAF }>,
     next: AtomicU64,
 }
 

@@ -7,10 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
-
 use crate::attr::Kind;
 use crate::layer::LowerDir;
+use crate::lock::{Mutex, RwLock, rank};
 use crate::name::Name;
 
 /// A file or directory of the overlay that somebody knows by its number.
@@ -23,9 +22,9 @@ pub struct Inode {
     /// How often the kernel was told of it, less how often it has forgotten.
     lookups: AtomicU64,
     /// For directories: held while a name in it changes.
-    pub entries: Mutex<()>,
+    pub entries: Mutex<(), { rank::ENTRIES }>,
     /// Where it is. Changed under the write lock only, which is held while names or layers of it change on disk.
-    pub state: RwLock<State>,
+    pub state: RwLock<State, { rank::STATE }>,
 }
 
 /// Where an inode is.

@@ -23,7 +23,7 @@
 //! Imports go down only, and within a floor to the left only.
 //!
 //! ```text
-//! F0  error name attr sys at times running
+//! F0  error lock name attr sys at times running
 //! F1  acl layer config
 //! F2  merge
 //! F3  listing inode cache handle
@@ -34,13 +34,17 @@
 //!
 //! # Lock order
 //!
-//! 1. [`Overlay::moves`](overlay::Overlay), for renames between two directories;
-//! 2. an inode's copy-up lock (`Overlay::copy_ups`), parents before children, never two that wait for each other;
-//! 3. [`Inode::entries`](inode::Inode) of directories: the one of the parent; both parents, by number, under `moves`;
-//! 4. [`Inode::state`](inode::Inode): a descendant's before its ancestors', two unrelated ones by number;
-//! 5. caches, tables and handles: leaves, held for a moment, never across a syscall.
+//! Debug builds check it ([`lock`]): who holds one takes only those further down.
 //!
-//! A copy-up moves data under the second only; it takes the third and fourth to publish. No lock is held while replying.
+//! 1. [`Overlay::moves`](overlay::Overlay), for renames between two directories;
+//! 2. an inode's copy-up lock (`Overlay::copy_ups`), a child's before those of its parents;
+//! 3. [`Inode::entries`](inode::Inode) of directories: the one of the parent; both parents, by number, under `moves`;
+//! 4. [`OpenFile::backing`](handle::OpenFile), while the file behind a handle is replaced by the upper's;
+//! 5. [`Inode::state`](inode::Inode): a descendant's before its ancestors', two unrelated ones by number;
+//! 6. the work directory's shared whiteout, while a link to it is made;
+//! 7. caches and tables: leaves, held for a moment, never across a syscall, and never two of them.
+//!
+//! A copy-up moves data under the second only; it takes the later ones to publish. No lock is held while replying.
 
 pub mod acl;
 pub mod at;
@@ -55,6 +59,7 @@ pub mod handle;
 pub mod inode;
 pub mod layer;
 pub mod listing;
+pub mod lock;
 pub mod merge;
 pub mod mount;
 pub mod name;

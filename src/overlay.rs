@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 
@@ -25,6 +24,7 @@ use crate::layer::marks::{Dialect, Marks, Opaque};
 use crate::layer::origin::Unmarked;
 use crate::layer::work::{WhiteoutStyle, WorkDir};
 use crate::layer::{Layer, LayerId, LowerDir, Stack};
+use crate::lock::{Mutex, rank};
 use crate::name::Name;
 use crate::sys;
 
@@ -46,9 +46,9 @@ pub struct Overlay {
     /// The roots of the data-only layers below them.
     pub(crate) data_roots: Vec<Arc<LowerDir>>,
     /// Held while an entry moves from one directory to another, so that no two moves take each other's locks.
-    pub(crate) moves: Mutex<()>,
+    pub(crate) moves: Mutex<(), { rank::MOVES }>,
     /// One lock for each inode that is being copied up.
-    pub(crate) copy_ups: Mutex<HashMap<u64, Arc<Mutex<()>>>>,
+    pub(crate) copy_ups: Mutex<HashMap<u64, Arc<Mutex<(), { rank::COPY_UP }>>>, { rank::LEAF }>,
     /// Descriptors held for unlinked files.
     pub(crate) orphans: AtomicUsize,
     pub(crate) max_orphans: usize,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use crate::lock::{Mutex, RwLock, rank};
 
 use crate::attr::Attr;
 
@@ -21,10 +21,10 @@ const MADE_UP: u64 = 0xff << SHIFT;
 #[derive(Debug)]
 pub struct Numbers {
     /// The devices of the filesystems; the place of one is its number.
-    devices: RwLock<Vec<u64>>,
+    devices: RwLock<Vec<u64>, { rank::LEAF }>,
     next: AtomicU64,
     /// What was made up for which inode, so that it stays the same.
-    made_up: Mutex<HashMap<(u64, u64), u64>>,
+    made_up: Mutex<HashMap<(u64, u64), u64>, { rank::LEAF }>,
 }
 
 impl Numbers {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use crate::lock::{Mutex, rank};
 
 use super::Inode;
 
@@ -15,7 +15,7 @@ const SHARDS: usize = 16;
 /// A leaf among the locks: held for a moment, never across a syscall.
 #[derive(Debug)]
 pub struct Table {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<Shard, { rank::LEAF }>; SHARDS],
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Default for Table {
 }
 
 impl Table {
-    fn shard(&self, ino: u64) -> &Mutex<Shard> {
+    fn shard(&self, ino: u64) -> &Mutex<Shard, { rank::LEAF }> {
         let [first, ..] = &self.shards;
         self.shards.get(ino as usize % SHARDS).unwrap_or(first)
     }

@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
-
 use crate::at::At;
 use crate::attr::Attr;
 use crate::error::Errno;
+use crate::lock::{RwLock, rank};
 use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
 
 use super::Layer;
@@ -51,7 +50,7 @@ pub struct Source {
 #[derive(Debug, Default)]
 pub struct Unmarked {
     /// What is shown, by device and inode number in the upper.
-    numbers: RwLock<HashMap<(u64, u64), u64>>,
+    numbers: RwLock<HashMap<(u64, u64), u64>, { rank::LEAF }>,
     /// There is one: saves most lookups the lock.
     any: AtomicBool,
 }

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::at::At;
 use crate::error::{Context, Errno, Error, Result};
+use crate::lock::{Mutex, rank};
 
 use super::marks::{Dialect, Mark};
 use super::{Layer, subject};
@@ -37,7 +37,7 @@ pub struct WorkDir {
     style: WhiteoutStyle,
     next: AtomicU64,
     /// The name in `work` of the whiteout that all others are hard links to.
-    shared_whiteout: Mutex<Option<Vec<u8>>>,
+    shared_whiteout: Mutex<Option<Vec<u8>>, { rank::WHITEOUT }>,
     /// The filesystem makes hard links of device nodes.
     links_whiteouts: AtomicBool,
     /// Held as long as the mount lives, so that no second one writes to the same upper.

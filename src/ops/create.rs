@@ -6,7 +6,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 use crate::acl;
@@ -18,6 +17,7 @@ use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Backing, OpenFile};
 use crate::inode::{Flags, Inode, State};
 use crate::layer::marks::Mark;
+use crate::lock::RwLock;
 use crate::name::Name;
 use crate::overlay::{Caller, Overlay};
 use crate::resolve::Found;

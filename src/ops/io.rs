@@ -5,7 +5,6 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
 use rustix::io;
 
@@ -13,6 +12,7 @@ use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Backing, OpenFile};
 use crate::inode::Inode;
+use crate::lock::RwLock;
 use crate::overlay::{Caller, Overlay, open_listing};
 use crate::running::is_running;
 

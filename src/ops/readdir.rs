@@ -5,7 +5,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rustix::fs::{FileType, RawDir};
 
 use crate::at::At;
@@ -19,6 +18,7 @@ use crate::layer::origin::Origin;
 use crate::layer::work::WhiteoutStyle;
 use crate::layer::{LayerId, LowerDir};
 use crate::listing::{ListEntry, Listing};
+use crate::lock::Mutex;
 use crate::name::Name;
 use crate::overlay::{Overlay, open_listing};
 

@@ -322,16 +322,21 @@ fn other_operations_do_not_wait_for_a_copy_up() {
     while Arc::strong_count(&gate) < 3 {
         thread::yield_now();
     }
-    assert_eq!(bed.attr("d/big").unwrap().size, 3);
-    assert_eq!(bed.read_open(reader), "big");
-    assert_eq!(bed.read("d/other"), "x");
-    assert_eq!(bed.list("d"), ["big", "other", "sub"]);
-    bed.write("d/new", "new").unwrap();
-    bed.append("d/other", "y").unwrap();
-    bed.rename("d/other", "d/sub/other").unwrap();
-    bed.rename("d/sub", "sub").unwrap();
-    bed.unlink("d/new").unwrap();
-    // The very file that is being copied moves.
+    thread::scope(|scope| {
+        // By a thread that does not hold it.
+        let others = scope.spawn(|| {
+            assert_eq!(bed.attr("d/big").unwrap().size, 3);
+            assert_eq!(bed.read_open(reader), "big");
+            assert_eq!(bed.read("d/other"), "x");
+            assert_eq!(bed.list("d"), ["big", "other", "sub"]);
+            bed.write("d/new", "new").unwrap();
+            bed.append("d/other", "y").unwrap();
+            bed.rename("d/other", "d/sub/other").unwrap();
+            bed.rename("d/sub", "sub").unwrap();
+            bed.unlink("d/new").unwrap();
+        });
+        others.join().unwrap();
+    });
     assert!(!writer.is_finished());
     drop(running);
     drop(gate);

@@ -98,6 +98,8 @@ pub struct Attr {
     pub immutable: bool,
     /// The layer's filesystem says that the file can only grow.
     pub append_only: bool,
+    /// Its times may change with nobody being told: it may be mapped for writing without us.
+    pub is_volatile: bool,
 }
 
 impl Attr {
@@ -140,6 +142,7 @@ impl From<Statx> for Attr {
             ctime: stat.stx_ctime.into(),
             immutable: attributes.contains(StatxAttributes::IMMUTABLE),
             append_only: attributes.contains(StatxAttributes::APPEND),
+            is_volatile: false,
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! All are leaves among the locks: held for a moment, never across a syscall. What they hold may be dropped at any time.
 
+mod listings;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroUsize;
@@ -13,15 +15,16 @@ use lru::LruCache;
 
 use crate::attr::Attr;
 use crate::config::CacheSizes;
-use crate::listing::Listing;
 use crate::lock::{Mutex, rank};
 use crate::name::Name;
+
+pub use self::listings::Listings;
 
 /// The caches of a mount.
 #[derive(Debug)]
 pub struct Caches {
     /// Attributes as shown, by inode number.
-    pub attrs: Cache<u64, Attr>,
+    pub attrs: Attrs,
     /// What directories hold under a name.
     pub names: Names,
     /// Listings, by the directory's inode number.
@@ -43,7 +46,7 @@ impl Caches {
     /// Empty caches of these sizes.
     pub fn new(sizes: &CacheSizes) -> Self {
         Self {
-            attrs: Cache::new(sizes.attrs),
+            attrs: Attrs::new(sizes.attrs),
             names: Names { names: Cache::new(sizes.missing), hasher: RandomState::new() },
             listings: Listings::new(sizes.listings),
             dirs: Cache::new(sizes.dirs),
@@ -56,7 +59,7 @@ impl fmt::Display for Caches {
         write!(
             f,
             "attributes {}, names {}, listings {}, directories {}",
-            self.attrs.counter, self.names.names.counter, self.listings.counter, self.dirs.counter
+            self.attrs.cache.counter, self.names.names.counter, self.listings.counter, self.dirs.counter
         )
     }
 }
@@ -141,6 +144,78 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     }
 }
 
+/// Attributes as shown, by inode number.
+#[derive(Debug)]
+pub struct Attrs {
+    cache: Cache<u64, Attr>,
+    /// How many changes there were.
+    changes: AtomicU64,
+    /// Which of them was the last, for parts of all inodes.
+    last: [AtomicU64; Self::PARTS],
+}
+
+impl Attrs {
+    const PARTS: usize = 64;
+
+    fn new(size: usize) -> Self {
+        let last = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { cache: Cache::new(size), changes: AtomicU64::new(0), last }
+    }
+
+    fn last(&self, ino: u64) -> &AtomicU64 {
+        let [first, ..] = &self.last;
+        self.last.get(ino as usize % Self::PARTS).unwrap_or(first)
+    }
+
+    /// What is known of the inode `ino`.
+    pub fn get(&self, ino: u64) -> Option<Attr> {
+        self.cache.get(&ino)
+    }
+
+    /// A time to be told to [`Attrs::put`].
+    pub fn now(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Keeps attributes whose reading began at `since`, unless they may have changed since then.
+    pub fn put(&self, ino: u64, attr: Attr, since: u64) {
+        let is_current = || self.last(ino).load(Ordering::SeqCst) <= since;
+        if is_current() {
+            self.cache.put(ino, attr);
+            if !is_current() {
+                self.cache.remove(&ino);
+            }
+        }
+    }
+
+    /// Notes that the inode `ino` has changed.
+    pub fn remove(&self, ino: u64) {
+        let change = self.changes.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        self.last(ino).fetch_max(change, Ordering::SeqCst);
+        self.cache.remove(&ino);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.cache.clear();
+    }
+
+    /// How many inodes something is known of.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hits and misses.
+    pub fn counter(&self) -> &Counter {
+        &self.cache.counter
+    }
+}
+
 /// What a directory holds under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
@@ -187,98 +262,9 @@ impl Names {
     }
 }
 
-/// Merged listings, bounded by the names in all of them.
-#[derive(Debug)]
-pub struct Listings {
-    inner: Mutex<ListingsInner, { rank::LEAF }>,
-    limit: usize,
-    /// Hits and misses.
-    pub counter: Counter,
-}
-
-#[derive(Debug)]
-struct ListingsInner {
-    map: LruCache<u64, Arc<Listing>>,
-    names: usize,
-    /// Counts changes to any directory, so that a listing made meanwhile is not kept.
-    changes: u64,
-}
-
-impl Listings {
-    fn new(limit: usize) -> Self {
-        let inner = ListingsInner { map: LruCache::unbounded(), names: 0, changes: 0 };
-        Self { inner: Mutex::new(inner), limit, counter: Counter::default() }
-    }
-
-    /// The listing of `dir`.
-    pub fn get(&self, dir: u64) -> Option<Arc<Listing>> {
-        self.counter.count(self.inner.lock().map.get(&dir).cloned())
-    }
-
-    /// The listing of `dir`, for a lookup: a miss is not counted.
-    pub fn peek(&self, dir: u64) -> Option<Arc<Listing>> {
-        self.inner.lock().map.get(&dir).cloned()
-    }
-
-    /// A time to be told to [`Listings::put`].
-    pub fn now(&self) -> u64 {
-        self.inner.lock().changes
-    }
-
-    /// Keeps a listing whose making began at `since`, unless a directory has changed since then.
-    pub fn put(&self, dir: u64, listing: Arc<Listing>, since: u64) {
-        let mut dropped = Vec::new();
-        let mut inner = self.inner.lock();
-        if inner.changes != since || listing.len() > self.limit {
-            return;
-        }
-        inner.names = inner.names.saturating_add(listing.len());
-        if let Some((_, old)) = inner.map.push(dir, listing) {
-            inner.names = inner.names.saturating_sub(old.len());
-            dropped.push(old);
-        }
-        while inner.names > self.limit {
-            let Some((_, old)) = inner.map.pop_lru() else { break };
-            inner.names = inner.names.saturating_sub(old.len());
-            dropped.push(old);
-        }
-        drop(inner);
-        drop(dropped);
-    }
-
-    /// Notes that `dir` has changed.
-    pub fn remove(&self, dir: u64) {
-        let mut inner = self.inner.lock();
-        inner.changes = inner.changes.wrapping_add(1);
-        let removed = inner.map.pop(&dir);
-        if let Some(removed) = &removed {
-            inner.names = inner.names.saturating_sub(removed.len());
-        }
-        drop(inner);
-        drop(removed);
-    }
-
-    /// How many names all listings hold.
-    pub fn names(&self) -> usize {
-        self.inner.lock().names
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attr::Kind;
-    use crate::listing::ListEntry;
-
-    fn listing(names: usize) -> Arc<Listing> {
-        let entry = |index: usize| ListEntry {
-            name: Name::new(format!("n{index}").as_bytes()).unwrap(),
-            ino: 2,
-            kind: Kind::File,
-            lower: None,
-        };
-        Arc::new(Listing::new((0..names).map(entry).collect()))
-    }
 
     #[test]
     fn a_cache_is_bounded_and_counts() {
@@ -293,6 +279,19 @@ mod tests {
     }
 
     #[test]
+    fn attributes_read_before_a_change_are_not_kept() {
+        let attrs = Attrs::new(10);
+        let root = std::fs::File::open("/").unwrap();
+        let attr = crate::at::At::fd(&root).attr().unwrap();
+        let since = attrs.now();
+        attrs.remove(7);
+        attrs.put(7, attr, since);
+        assert_eq!(attrs.get(7), None);
+        attrs.put(7, attr, attrs.now());
+        assert_eq!(attrs.get(7), Some(attr));
+    }
+
+    #[test]
     fn names_are_told_apart_by_directory() {
         let caches = Caches::new(&CacheSizes::default());
         let name = Name::new(b"x").unwrap();
@@ -303,26 +302,5 @@ mod tests {
         assert_eq!(caches.names.get(2, b"y"), None);
         caches.names.remove(2, b"x");
         assert_eq!(caches.names.get(2, b"x"), None);
-    }
-
-    #[test]
-    fn listings_are_bounded_by_their_names() {
-        let listings = Listings::new(10);
-        for dir in 0..4 {
-            listings.put(dir, listing(4), listings.now());
-        }
-        assert_eq!(listings.names(), 8);
-        assert!(listings.get(0).is_none() && listings.get(3).is_some());
-        listings.put(9, listing(11), listings.now());
-        assert!(listings.get(9).is_none(), "too long to keep");
-    }
-
-    #[test]
-    fn a_listing_made_while_something_changed_is_not_kept() {
-        let listings = Listings::new(10);
-        let since = listings.now();
-        listings.remove(5);
-        listings.put(5, listing(1), since);
-        assert!(listings.get(5).is_none());
     }
 }

@@ -97,7 +97,7 @@ impl Overlay {
     pub fn removal_copies_data(&self, parent: u64, name: &[u8]) -> bool {
         match self.caches.names.get(parent, name) {
             Some(Known::Inode(ino)) if self.must_copy_data(ino) => {
-                self.caches.attrs.get(&ino).is_some_and(|attr| attr.nlink > 1)
+                self.caches.attrs.get(ino).is_some_and(|attr| attr.nlink > 1)
             }
             _ => false,
         }

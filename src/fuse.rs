@@ -1,11 +1,13 @@
 //! The FUSE adapter: decode, call the overlay, reply once. The only importer of `fuser`, with the files below it.
 
 mod adapter;
+mod awake;
 mod convert;
 mod ioctl;
 mod pool;
 mod reply;
 mod session;
+mod through;
 
 use std::time::Duration;
 
@@ -18,6 +20,10 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// The kernel gathers writes in its page cache (`writeback=1`).
     pub writeback: bool,
+    /// Files of the upper are read and written without us, where the kernel allows that (`passthrough=1`).
+    pub passthrough: bool,
+    /// Processors are kept awake while requests come fast (`awake=1`).
+    pub awake: bool,
     /// Only root and the mounting user may use the mount, though the kernel lets everybody in (`allow_root`).
     pub allow_root: bool,
     /// Threads that read requests.

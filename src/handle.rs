@@ -1,15 +1,14 @@
-//! Open files and directories, by the number that the kernel hands back.
+//! Open files, by the number that the kernel hands back.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
 use crate::inode::Inode;
-use crate::listing::Listing;
-use crate::lock::{Mutex, RwLock, rank};
+use crate::lock::{RwLock, rank};
 
 /// An open file.
 #[derive(Debug)]
@@ -20,6 +19,10 @@ pub struct OpenFile {
     pub flags: OFlags,
     /// The backing file; replaced by the upper's when the inode is copied up.
     pub backing: RwLock<Backing, { rank::BACKING }>,
+    /// Filesystem user id of who opened it.
+    pub uid: u32,
+    /// Its data is read and written without us.
+    pub is_through: AtomicBool,
 }
 
 /// The file of a layer behind an open file.
@@ -31,13 +34,21 @@ pub struct Backing {
     pub in_upper: bool,
 }
 
-/// An open directory.
-#[derive(Debug)]
-pub struct OpenDir {
-    /// What it is open on.
-    pub inode: Arc<Inode>,
-    /// What it lists, from the last time it was read from its beginning.
-    pub listing: Mutex<Option<Arc<Listing>>, { rank::LEAF }>,
+impl OpenFile {
+    /// A file that `uid` has opened with `flags`.
+    pub fn new(inode: Arc<Inode>, flags: OFlags, backing: Backing, uid: u32) -> Self {
+        Self { inode, flags, backing: RwLock::new(backing), uid, is_through: AtomicBool::new(false) }
+    }
+
+    /// Whether it was opened for writing.
+    pub fn may_write(&self) -> bool {
+        self.flags.intersects(OFlags::WRONLY | OFlags::RDWR)
+    }
+
+    /// Whether it can be mapped so that writes to memory reach it.
+    pub fn may_map_for_writing(&self) -> bool {
+        self.flags.contains(OFlags::RDWR)
+    }
 }
 
 /// Handles of one kind.

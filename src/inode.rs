@@ -5,7 +5,7 @@ pub mod table;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::attr::Kind;
 use crate::layer::LowerDir;
@@ -23,6 +23,10 @@ pub struct Inode {
     lookups: AtomicU64,
     /// For directories: held while a name in it changes.
     pub entries: Mutex<(), { rank::ENTRIES }>,
+    /// Open files through which its data changes without us, so that its attributes cannot be kept here.
+    pub through: AtomicU32,
+    /// Those of them that can be mapped for writing, so that its attributes cannot be kept anywhere.
+    pub mappable: AtomicU32,
     /// Where it is. Changed under the write lock only, which is held while names or layers of it change on disk.
     pub state: RwLock<State, { rank::STATE }>,
 }
@@ -234,7 +238,15 @@ impl State {
 impl Inode {
     /// An inode that nobody has looked up yet.
     pub fn new(ino: u64, kind: Kind, state: State) -> Self {
-        Self { ino, kind, lookups: AtomicU64::new(0), entries: Mutex::new(()), state: RwLock::new(state) }
+        Self {
+            ino,
+            kind,
+            lookups: AtomicU64::new(0),
+            entries: Mutex::new(()),
+            through: AtomicU32::new(0),
+            mappable: AtomicU32::new(0),
+            state: RwLock::new(state),
+        }
     }
 
     /// Whether it is a directory.

@@ -21,6 +21,7 @@ pub mod rank {
     /// Caches and tables.
     pub const LEAF: u8 = 7;
     /// Those of which a thread may hold several, in an order of their own.
+    #[cfg(debug_assertions)]
     pub(super) const SEVERAL: [u8; 3] = [COPY_UP, ENTRIES, STATE];
 }
 

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::fs::{AtFlags, CWD, Mode, StatxFlags, statx};
+use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, umask};
 
 use crate::config::{Config, MountOptions};
 use crate::fuse::{Session, Settings};
 use crate::overlay::Overlay;
+use crate::sys::creds::is_privileged;
 use crate::sys::mount::Inherited;
 
 pub use self::failure::Failure;
@@ -121,10 +123,19 @@ fn settings(options: &MountOptions) -> Settings {
     Settings {
         timeout: options.timeouts.shortest(),
         writeback: options.writeback,
+        passthrough: passes_through(options),
+        awake: options.awake,
         // Who lets everybody in means it, whatever else he says.
         allow_root: options.allow_root && !options.allow_other,
         readers: options.readers,
     }
+}
+
+/// Whether files of the upper are to go through. Without the privilege for it the kernel refuses; files that go through
+/// move the access times of the upper, and cannot have their writes gathered.
+fn passes_through(options: &MountOptions) -> bool {
+    let keeps_times = options.flags.contains(MountFlags::NOATIME);
+    options.passthrough.unwrap_or(!keeps_times) && !options.writeback && is_privileged()
 }
 
 /// Every open file of the mount is a descriptor here.

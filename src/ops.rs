@@ -20,6 +20,7 @@ use crate::name::Name;
 use crate::overlay::Overlay;
 
 pub use self::attr::SetAttr;
+pub use self::io::Opened;
 pub use self::readdir::Entry;
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::attr::{Attr, Kind};
 use crate::cache::{Caches, DirKey};
 use crate::config::Config;
 use crate::error::{Context, Errno, Error, Result};
-use crate::handle::{Handles, OpenDir, OpenFile};
+use crate::handle::{Handles, OpenFile};
 use crate::inode::numbers::{Numbers, ROOT};
 use crate::inode::table::Table;
 use crate::inode::{DataAt, Inode, Links, Lower, State};
@@ -40,7 +40,6 @@ pub struct Overlay {
     pub(crate) table: Table,
     pub(crate) caches: Caches,
     pub(crate) files: Handles<OpenFile>,
-    pub(crate) dirs: Handles<OpenDir>,
     /// The roots of the lower layers that are merged.
     pub(crate) lower_roots: Vec<Arc<LowerDir>>,
     /// The roots of the data-only layers below them.
@@ -148,7 +147,6 @@ impl Overlay {
             table,
             caches: Caches::new(&sizes),
             files: Handles::default(),
-            dirs: Handles::default(),
             lower_roots,
             data_roots,
             moves: Mutex::new(()),
@@ -394,16 +392,24 @@ impl Overlay {
         }
     }
 
+    /// Keeps the attributes shown for an inode, which were read after `since`, unless they may change without us.
+    pub(crate) fn keep_attr(&self, inode: &Inode, attr: Attr, since: u64) {
+        // Whoever opens it so that they may notes a change after that.
+        if inode.through.load(Ordering::SeqCst) == 0 {
+            self.caches.attrs.put(inode.ino, attr, since);
+        }
+    }
+
     /// Forgets what is cached of an inode's attributes.
     pub(crate) fn touched(&self, inode: &Inode) {
-        self.caches.attrs.remove(&inode.ino);
+        self.caches.attrs.remove(inode.ino);
     }
 
     /// Forgets what is cached of a directory, of which `name` has changed.
     pub(crate) fn changed(&self, dir: &Inode, name: &[u8]) {
         self.caches.names.remove(dir.ino, name);
         self.caches.listings.remove(dir.ino);
-        self.caches.attrs.remove(&dir.ino);
+        self.caches.attrs.remove(dir.ino);
     }
 
     /// Keeps the upper file of an inode whose last name goes away, so that who has it open can go on.
@@ -459,6 +465,7 @@ impl Overlay {
                 attr.blocks = attr.size.checked_next_multiple_of(blksize).unwrap_or(attr.size) / 512;
             }
         }
+        attr.is_volatile = inode.mappable.load(Ordering::SeqCst) > 0;
         attr.uid = self.config.squash_uid.unwrap_or(attr.uid);
         attr.gid = self.config.squash_gid.unwrap_or(attr.gid);
         attr

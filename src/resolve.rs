@@ -42,20 +42,21 @@ impl Overlay {
             Some(Known::Inode(ino)) => {
                 if let Some(inode) = self.table.get(ino)
                     && inode.state.read().links.find(parent, name.as_bytes()).is_some()
-                    && let Some(attr) = self.caches.attrs.get(&ino)
+                    && let Some(attr) = self.caches.attrs.get(ino)
                 {
                     return Ok(Some((self.table.look_up(inode), attr)));
                 }
             }
             None => {}
         }
+        let since = self.caches.attrs.now();
         let Some(found) = self.resolve(parent, name)? else {
             self.caches.names.put(parent.ino, name, Known::Missing);
             return Ok(None);
         };
         let (inode, attr) = self.intern(parent, name, found);
         self.caches.names.put(parent.ino, name, Known::Inode(inode.ino));
-        self.caches.attrs.put(inode.ino, attr);
+        self.keep_attr(&inode, attr, since);
         Ok(Some((inode, attr)))
     }
 

@@ -4,4 +4,5 @@ pub mod creds;
 pub mod fileattr;
 pub mod handle;
 pub mod mount;
+pub mod sched;
 pub mod tree;

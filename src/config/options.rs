@@ -48,6 +48,10 @@ pub struct MountOptions {
     pub timeouts: Timeouts,
     /// The kernel gathers writes in its page cache.
     pub writeback: bool,
+    /// Files of the upper are read and written without the daemon; `None` decides by the other options.
+    pub passthrough: Option<bool>,
+    /// Processors are kept awake while requests come fast.
+    pub awake: bool,
     /// Threads that read requests.
     pub readers: usize,
     /// Where messages are written to once nobody looks any more.
@@ -86,6 +90,8 @@ impl Default for MountOptions {
             max_read: None,
             timeouts: Timeouts::default(),
             writeback: false,
+            passthrough: None,
+            awake: true,
             // A second one costs more in wake-ups than it gains: what takes long is done elsewhere.
             readers: 1,
             log: None,
@@ -162,6 +168,9 @@ impl Options {
         }
         if self.config.metacopy && self.config.userxattr == Some(true) {
             return Err(refused(b"metacopy=on", "does not go with userxattr, whose marks any user may set"));
+        }
+        if self.mount.writeback && self.mount.passthrough == Some(true) {
+            return Err(refused(b"passthrough=1", "does not go with writeback=1"));
         }
         if self.config.upper.is_none() {
             if let Some(work) = self.config.work.take() {

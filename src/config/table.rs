@@ -187,6 +187,18 @@ pub static OPTIONS: &[Spec] = &[
         |o, v| one_zero(v).map(|on| o.mount.writeback = on),
         "whether the kernel gathers writes [0]",
     ),
+    set(
+        &["passthrough"],
+        "0|1",
+        |o, v| one_zero(v).map(|on| o.mount.passthrough = Some(on)),
+        "whether the kernel reads and writes the upper directly [1 if it can]",
+    ),
+    set(
+        &["awake"],
+        "0|1",
+        |o, v| one_zero(v).map(|on| o.mount.awake = on),
+        "whether idle processors stay awake while requests come fast [1]",
+    ),
     flag(&["writeback_cache"], |o| o.mount.writeback = true, "as writeback=1"),
     set(
         &["threads"],

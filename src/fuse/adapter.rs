@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
@@ -23,8 +23,10 @@ use crate::error::{Errno, Error, Result};
 use crate::ops::SetAttr;
 use crate::overlay::{Caller, Overlay};
 
+use super::awake::Awake;
 use super::pool::Pool;
-use super::reply::{GENERATION, Refuse, answer, guarded, send_empty, send_entry, send_written, send_xattr};
+use super::reply::{GENERATION, Refuse, answer, guarded, keeps, send_empty, send_entry, send_written, send_xattr};
+use super::through::Through;
 use super::{Settings, convert, ioctl, session};
 
 /// Threads for what takes long.
@@ -42,9 +44,13 @@ thread_local! {
 pub(super) struct Adapter {
     overlay: Arc<Overlay>,
     pool: Pool,
+    /// Ends with the adapter.
+    _awake: Option<Awake>,
     /// How long the kernel may keep entries and attributes.
     timeout: Duration,
     writeback: bool,
+    passthrough: bool,
+    through: Arc<Through>,
     /// The only user besides root who may use the mount, if others may not.
     only: Option<u32>,
 }
@@ -56,7 +62,17 @@ impl Adapter {
         let only = settings.allow_root.then(|| rustix::process::geteuid().as_raw());
         // What the kernel keeps, it shows to everybody.
         let timeout = if only.is_some() { Duration::ZERO } else { settings.timeout.unwrap_or(FOREVER) };
-        Ok(Self { overlay, pool: Pool::new(WORKERS)?, timeout, writeback: settings.writeback, only })
+        let pool = Pool::new(WORKERS)?;
+        Ok(Self {
+            overlay,
+            pool,
+            _awake: settings.awake.then(Awake::new).transpose()?,
+            timeout,
+            writeback: settings.writeback,
+            passthrough: settings.passthrough,
+            through: Arc::new(Through::new()),
+            only,
+        })
     }
 
     /// Who asks.
@@ -119,7 +135,9 @@ macro_rules! is_slow {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        session::negotiate(config, self.overlay.has_acls(), self.writeback);
+        if session::negotiate(config, self.overlay.has_acls(), self.writeback, self.passthrough) {
+            self.through.turn_on();
+        }
         Ok(())
     }
 
@@ -147,7 +165,7 @@ impl Filesystem for Adapter {
             self.caller(request)?;
             self.overlay.getattr(ino.0)
         };
-        answer(reply, work, |reply, attr| reply.attr(&self.timeout, &convert::attr(&attr)));
+        answer(reply, work, |reply, attr| reply.attr(&keeps(self.timeout, &attr), &convert::attr(&attr)));
     }
 
     fn setattr(
@@ -176,7 +194,7 @@ impl Filesystem for Adapter {
             size != Some(0) && is_slow!(self, ino),
             reply,
             move |overlay, caller| overlay.setattr(ino.0, &set, file.map(|file| file.0), caller),
-            move |reply, attr| reply.attr(&timeout, &convert::attr(&attr)),
+            move |reply, attr| reply.attr(&keeps(timeout, &attr), &convert::attr(&attr)),
         );
     }
 
@@ -278,13 +296,13 @@ impl Filesystem for Adapter {
             (false, true) => true,
             _ => false,
         };
+        let (overlay, through) = (Arc::clone(&self.overlay), Arc::clone(&self.through));
         self.dispatch(
             request,
             is_slow,
             reply,
             move |overlay, caller| overlay.open_file(ino.0, flags, caller),
-            // Nothing but the mount changes data, so that the pages of earlier opens hold.
-            |reply, file| reply.opened(FileHandle(file), FopenFlags::FOPEN_KEEP_CACHE),
+            move |reply, opened| through.send_opened(reply, ino.0, &opened, &overlay),
         );
     }
 
@@ -300,9 +318,8 @@ impl Filesystem for Adapter {
     ) {
         let flags = self.open_flags(flags);
         let work = || self.overlay.create(parent.0, name.as_bytes(), mode, umask, flags, self.caller(request)?);
-        answer(reply, work, |reply, (attr, file)| {
-            let attr = convert::attr(&attr);
-            reply.created(&self.timeout, &attr, GENERATION, FileHandle(file), FopenFlags::FOPEN_KEEP_CACHE);
+        answer(reply, work, |reply, (attr, opened)| {
+            self.through.send_created(reply, &attr, &opened, self.timeout, &self.overlay);
         });
     }
 
@@ -352,7 +369,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         file: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -360,8 +377,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let work = || {
-            self.overlay.release(file.0);
-            Ok(())
+            self.through.release(ino.0);
+            self.overlay.release(file.0)
         };
         answer(reply, work, send_empty);
     }
@@ -371,19 +388,15 @@ impl Filesystem for Adapter {
         self.pool.run(move || answer(reply, || overlay.fsync(file.0, data_only), send_empty));
     }
 
-    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let work = || {
-            self.caller(request)?;
-            self.overlay.open_dir(ino.0)
-        };
-        answer(reply, work, |reply, dir| {
-            reply.opened(FileHandle(dir), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
-        });
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // There is nothing to be opened: the kernel need not ask again, and keeps listings.
+        reply.error(fuser::Errno::ENOSYS);
     }
 
-    fn readdir(&self, _request: &Request, _ino: INodeNo, dir: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, ino: INodeNo, _dir: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let work = || {
-            self.overlay.read_dir(dir.0, offset, false, |entry| {
+            self.caller(request)?;
+            self.overlay.read_dir(ino.0, offset, false, |entry| {
                 let name = OsStr::from_bytes(entry.name);
                 reply.add(INodeNo(entry.ino), entry.next, convert::kind(entry.kind), name)
             })
@@ -396,31 +409,25 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
-        dir: FileHandle,
+        request: &Request,
+        ino: INodeNo,
+        _dir: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let work = || {
-            self.overlay.read_dir(dir.0, offset, true, |entry| {
+            self.caller(request)?;
+            self.overlay.read_dir(ino.0, offset, true, |entry| {
                 let name = OsStr::from_bytes(entry.name);
+                let timeout = entry.attr.map_or(self.timeout, |attr| keeps(self.timeout, &attr));
                 let attr = entry.attr.as_ref().map_or_else(|| convert::no_attr(entry.ino, entry.kind), convert::attr);
-                reply.add(INodeNo(entry.ino), entry.next, name, &self.timeout, &attr, GENERATION)
+                reply.add(INodeNo(entry.ino), entry.next, name, &timeout, &attr, GENERATION)
             })
         };
         match guarded(work) {
             Ok(()) => reply.ok(),
             result => answer(reply, || result, |reply, ()| reply.ok()),
         }
-    }
-
-    fn releasedir(&self, _request: &Request, _ino: INodeNo, dir: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        let work = || {
-            self.overlay.release_dir(dir.0);
-            Ok(())
-        };
-        answer(reply, work, send_empty);
     }
 
     fn fsyncdir(&self, _request: &Request, ino: INodeNo, _dir: FileHandle, _data_only: bool, reply: ReplyEmpty) {

@@ -11,7 +11,7 @@ use fuser::{
 use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Error, Result};
 
-use super::convert;
+use super::{awake, convert};
 
 /// Node ids are not given to another inode while the kernel knows them.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -61,6 +61,7 @@ pub(super) fn answer<R: Refuse, T>(reply: R, work: impl FnOnce() -> Result<T>, s
 
 /// Runs `work`; a panic becomes `EIO`.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    awake::note();
     // Locks are not poisoned, and no state is left half changed: an inode's changes once the layer has changed.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::new(Errno::IO, "serve a request that panicked")))
 }
@@ -73,12 +74,19 @@ fn report(error: &Error) {
     }
 }
 
+/// How long the kernel may keep attributes, where others may be kept for `timeout`.
+pub(super) fn keeps(timeout: Duration, attr: &Attr) -> Duration {
+    if attr.is_volatile { Duration::ZERO } else { timeout }
+}
+
 /// Sends an entry, or that there is none; the kernel may keep it that long.
 pub(super) fn send_entry(timeout: Duration) -> impl FnOnce(ReplyEntry, Option<Attr>) + Send {
     move |reply, attr| {
         // Node id 0: the kernel may keep that there is no such name.
-        let attr = attr.map_or_else(|| convert::no_attr(0, Kind::File), |attr| convert::attr(&attr));
-        reply.entry(&timeout, &attr, GENERATION);
+        match attr {
+            Some(attr) => reply.entry(&keeps(timeout, &attr), &convert::attr(&attr), GENERATION),
+            None => reply.entry(&timeout, &convert::no_attr(0, Kind::File), GENERATION),
+        }
     }
 }
 

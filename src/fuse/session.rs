@@ -30,6 +30,7 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
     .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
+    .union(InitFlags::FUSE_NO_OPENDIR_SUPPORT)
     // Saves a request for `security.capability` with every write; the overlay takes set-id bits away instead.
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
     .union(InitFlags::FUSE_MAX_PAGES)
@@ -84,11 +85,15 @@ fn failed(operation: &'static str, error: io::Error) -> Error {
     Error::new(Errno::from_io_error(&error).unwrap_or(Errno::IO), operation).because(error)
 }
 
-/// Agrees with the kernel on what this mount does.
-pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, writeback: bool) {
+/// Agrees with the kernel on what this mount does; returns whether files may go through.
+pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, writeback: bool, passthrough: bool) -> bool {
     let mut wanted = WANTED;
     wanted.set(InitFlags::FUSE_POSIX_ACL, acl);
     wanted.set(InitFlags::FUSE_WRITEBACK_CACHE, writeback);
+    let offered = config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH);
+    // At 1, the mount can still be a layer of the kernel's overlayfs.
+    let passes = passthrough && offered && config.set_max_stack_depth(1).is_ok();
+    wanted.set(InitFlags::FUSE_PASSTHROUGH, passes);
     if let Err(missing) = config.add_capabilities(wanted & config.capabilities()) {
         log::warn!("the kernel offered what it does not take: {missing:?}");
     }
@@ -99,4 +104,5 @@ pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, writeback: bool) {
     if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
         log::debug!("{nearest} requests in the background");
     }
+    passes
 }

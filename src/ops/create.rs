@@ -14,16 +14,15 @@ use crate::attr::{Attr, Kind};
 use crate::cache::Known;
 use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
-use crate::handle::{Backing, OpenFile};
+use crate::handle::Backing;
 use crate::inode::{Flags, Inode, State};
 use crate::layer::marks::Mark;
-use crate::lock::RwLock;
 use crate::name::Name;
 use crate::overlay::{Caller, Overlay};
 use crate::resolve::Found;
 use crate::sys::creds::{self, Creds};
 
-use super::{check_alive, check_mutable};
+use super::{Opened, check_alive, check_mutable};
 
 /// What is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +53,12 @@ impl Overlay {
         umask: u32,
         flags: OFlags,
         caller: Caller,
-    ) -> Result<(Attr, u64)> {
+    ) -> Result<(Attr, Opened)> {
         let access = flags & OFlags::ACCMODE;
         let (inode, attr, fd) = self.make(parent, name, What::File(access), Modes { mode, umask }, caller)?;
         let fd = fd.ok_or(Error::new(Errno::IO, "create"))?;
-        let backing = RwLock::new(Backing { fd: Arc::new(fd), in_upper: true });
-        Ok((attr, self.files.add(OpenFile { inode, flags: access, backing })))
+        let backing = Backing { fd: Arc::new(fd), in_upper: true };
+        Ok((attr, self.add_file(inode, access, backing, caller)))
     }
 
     /// Makes a directory; returns its attributes, counted as one lookup.
@@ -139,6 +138,7 @@ impl Overlay {
             Err(Errno::EXIST) => self.make_over_whiteout(dir.as_fd(), &name, what, modes, creds)?,
             Err(errno) => return Err(Error::new(errno, "create")),
         };
+        let since = self.caches.attrs.now();
         let attr = At::new(&dir, name.as_bytes()).attr().during("stat")?;
         let flags = Flags { setid: attr.is_setid(), ..Flags::default() };
         let state = State { upper: Some(attr.ino), flags, ..State::default() };
@@ -146,7 +146,7 @@ impl Overlay {
         let (inode, attr) = self.intern(&parent, &name, found);
         self.changed(&parent, name.as_bytes());
         self.caches.names.put(parent.ino, &name, Known::Inode(inode.ino));
-        self.caches.attrs.put(inode.ino, attr);
+        self.keep_attr(&inode, attr, since);
         Ok((inode, attr, fd))
     }
 

@@ -2,8 +2,9 @@
 //!
 //! A file that was opened before its copy-up goes on with the upper's file, so that it sees what is written later.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
 use rustix::io;
@@ -12,18 +13,44 @@ use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Backing, OpenFile};
 use crate::inode::Inode;
-use crate::lock::RwLock;
-use crate::overlay::{Caller, Overlay, open_listing};
+use crate::overlay::{Caller, Overlay, Stale, open_listing};
 use crate::running::is_running;
 
 use super::check_mutable;
+
+/// A file that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle.
+    pub file: u64,
+    backing: Backing,
+    flags: OFlags,
+    is_setid: bool,
+}
+
+impl Opened {
+    /// The file of the upper behind it, if whoever reads and writes that directly does the same as through us.
+    pub fn may_go_through(&self) -> Option<BorrowedFd<'_>> {
+        (self.backing.in_upper && !self.is_setid).then(|| self.backing.fd.as_fd())
+    }
+
+    /// Whether it can be mapped so that writes to memory reach it.
+    pub fn may_map_for_writing(&self) -> bool {
+        self.flags.contains(OFlags::RDWR)
+    }
+
+    /// Whether its data is in the upper layer.
+    pub fn is_in_upper(&self) -> bool {
+        self.backing.in_upper
+    }
+}
 
 impl Overlay {
     /// Opens a file. Of `flags`, access mode, `O_TRUNC` and `O_APPEND` count.
     ///
     /// # Errors
     /// `EPERM` for protected files, `ETXTBSY` for a running program, `EROFS`, those of copy-up and open(2).
-    pub fn open_file(&self, ino: u64, flags: OFlags, caller: Caller) -> Result<u64> {
+    pub fn open_file(&self, ino: u64, flags: OFlags, caller: Caller) -> Result<Opened> {
         let inode = self.inode(ino)?;
         let truncates = flags.contains(OFlags::TRUNC);
         let writes = truncates || flags.intersects(OFlags::WRONLY | OFlags::RDWR);
@@ -47,7 +74,28 @@ impl Overlay {
         if truncates {
             self.touched(&inode);
         }
-        Ok(self.files.add(OpenFile { inode, flags: access, backing: RwLock::new(backing) }))
+        Ok(self.add_file(inode, access, backing, caller))
+    }
+
+    /// Numbers an open file.
+    pub(super) fn add_file(&self, inode: Arc<Inode>, flags: OFlags, backing: Backing, caller: Caller) -> Opened {
+        let is_setid = inode.state.read().flags.setid;
+        let opened = Opened { file: 0, backing: backing.clone(), flags, is_setid };
+        Opened { file: self.files.add(OpenFile::new(inode, flags, backing, caller.uid)), ..opened }
+    }
+
+    /// Notes that the data of an open file is read and written without us from now on.
+    pub fn pass_through(&self, file: u64) {
+        let Some(file) = self.files.get(file) else { return };
+        if file.is_through.swap(true, Ordering::SeqCst) || !file.may_write() {
+            return;
+        }
+        file.inode.through.fetch_add(1, Ordering::SeqCst);
+        if file.may_map_for_writing() {
+            file.inode.mappable.fetch_add(1, Ordering::SeqCst);
+            self.tell_stale(&file.inode, Stale::Attributes);
+        }
+        self.touched(&file.inode);
     }
 
     fn open_backing(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Backing> {
@@ -138,8 +186,36 @@ impl Overlay {
     }
 
     /// Ends a handle.
-    pub fn release(&self, file: u64) {
-        drop(self.files.remove(file));
+    ///
+    /// # Errors
+    /// Those of taking set-id bits away after another user may have written without us.
+    pub fn release(&self, file: u64) -> Result<()> {
+        let Some(file) = self.files.remove(file) else { return Ok(()) };
+        if !file.is_through.load(Ordering::SeqCst) || !file.may_write() {
+            return Ok(());
+        }
+        file.inode.through.fetch_sub(1, Ordering::SeqCst);
+        if file.may_map_for_writing() {
+            file.inode.mappable.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.touched(&file.inode);
+        if file.uid == 0 || !file.inode.state.read().flags.setid {
+            return Ok(());
+        }
+        // The bits were set while it was open. Its owner might set them again anyway.
+        let attr = self.with_real(&file.inode, |at, _| at.attr(), "stat")?;
+        if attr.uid == file.uid {
+            return Ok(());
+        }
+        self.with_real(
+            &file.inode,
+            |at, _| at.chmod(attr.mode & !(libc::S_ISUID | libc::S_ISGID)),
+            "drop set-id bits",
+        )?;
+        file.inode.state.write().flags.setid = false;
+        self.touched(&file.inode);
+        self.tell_stale(&file.inode, Stale::Attributes);
+        Ok(())
     }
 
     /// Brings a file's data, and its attributes unless `data_only`, to the disk.

@@ -29,14 +29,14 @@ impl Overlay {
 
     /// The attributes of an inode, from the cache where they are known.
     pub(crate) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
-        if let Some(attr) = self.caches.attrs.get(&inode.ino) {
+        if let Some(attr) = self.caches.attrs.get(inode.ino) {
             return Ok(attr);
         }
+        let since = self.caches.attrs.now();
         let state = inode.state.read();
         let attr = self.with_real_of(inode, &state, |at, _| at.attr(), "stat")?;
         let attr = self.shown(inode, &state, attr);
-        // Under the state's lock, so that what a change makes of it comes later.
-        self.caches.attrs.put(inode.ino, attr);
+        self.keep_attr(inode, attr, since);
         Ok(attr)
     }
 

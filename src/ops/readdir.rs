@@ -10,15 +10,13 @@ use rustix::fs::{FileType, RawDir};
 use crate::at::At;
 use crate::attr::{Attr, Kind};
 use crate::error::{Context, Errno, Error, Result};
-use crate::handle::OpenDir;
 use crate::inode::Inode;
 use crate::inode::numbers::ROOT;
 use crate::layer::marks::{DOT_WHITEOUT, Mark, is_xattr_whiteout};
 use crate::layer::origin::Origin;
 use crate::layer::work::WhiteoutStyle;
 use crate::layer::{LayerId, LowerDir};
-use crate::listing::{ListEntry, Listing};
-use crate::lock::Mutex;
+use crate::listing::{FIRST_PLACE, ListEntry, Listing};
 use crate::name::Name;
 use crate::overlay::{Overlay, open_listing};
 
@@ -43,56 +41,40 @@ pub struct Entry<'a> {
 }
 
 impl Overlay {
-    /// Opens a directory.
+    /// Tells `sink` the entries of the directory `ino` from `offset` on, until it answers that it is full. An entry that it
+    /// did not take is not counted as looked up.
+    ///
+    /// Who goes on where he stopped is told of the entries that there were at the beginning, and of each once. There is
+    /// nothing to be opened for that: offsets mean the same in every listing of a directory.
     ///
     /// # Errors
-    /// `ENOTDIR`, `ESTALE`.
-    pub fn open_dir(&self, ino: u64) -> Result<u64> {
-        let inode = self.inode(ino)?;
-        if !inode.is_dir() {
-            return Err(Error::new(Errno::NOTDIR, "open directory"));
-        }
-        Ok(self.dirs.add(OpenDir { inode, listing: Mutex::new(None) }))
-    }
-
-    /// Ends a handle.
-    pub fn release_dir(&self, dir: u64) {
-        drop(self.dirs.remove(dir));
-    }
-
-    /// Tells `sink` the entries from `offset` on, until it answers that it is full. An entry that it did not take is not
-    /// counted as looked up.
-    ///
-    /// From its beginning on, a handle lists what the directory held when that was asked for.
-    ///
-    /// # Errors
-    /// `EBADF`, and those of the layers.
+    /// `ENOTDIR`, `ESTALE`, and those of the layers.
     pub fn read_dir(
         &self,
-        dir: u64,
+        ino: u64,
         offset: u64,
         with_attrs: bool,
         mut sink: impl FnMut(&Entry<'_>) -> bool,
     ) -> Result<()> {
-        let handle = self.dirs.get(dir).ok_or(Error::new(Errno::BADF, "find open directory"))?;
-        let listing = self.listing_of(&handle, offset)?;
-        for next in offset.saturating_add(1)..=2 {
+        let dir = self.inode(ino)?;
+        if !dir.is_dir() {
+            return Err(Error::new(Errno::NOTDIR, "list directory"));
+        }
+        for next in offset.saturating_add(1)..FIRST_PLACE {
             let (name, ino): (&[u8], u64) = match next {
-                1 => (b".", self.own_number(&handle.inode)?),
-                _ => (b"..", self.parent_number(&handle.inode)?),
+                1 => (b".", self.own_number(&dir)?),
+                _ => (b"..", self.parent_number(&dir)?),
             };
             if sink(&Entry { ino, kind: Kind::Dir, name, next, attr: None }) {
                 return Ok(());
             }
         }
-        let start = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        let mut next = offset.max(2);
-        for entry in listing.from(start) {
-            next = next.saturating_add(1);
+        let listing = self.listing_from(&dir, offset)?;
+        for entry in listing.after(offset) {
             let name = entry.name.as_bytes();
-            let mut shown = Entry { ino: entry.ino, kind: entry.kind, name, next, attr: None };
+            let mut shown = Entry { ino: entry.ino, kind: entry.kind, name, next: entry.place, attr: None };
             if with_attrs {
-                match self.look_up(&handle.inode, &entry.name) {
+                match self.look_up(&dir, &entry.name) {
                     Ok(Some((inode, attr))) => {
                         shown.kind = inode.kind;
                         shown.ino = inode.ino;
@@ -113,22 +95,25 @@ impl Overlay {
                 if counted {
                     self.forget(shown.ino, 1);
                 }
-                break;
+                return Ok(());
             }
+        }
+        if listing.after(offset).is_empty() {
+            self.caches.listings.end(dir.ino);
         }
         Ok(())
     }
 
-    fn listing_of(&self, handle: &OpenDir, offset: u64) -> Result<Arc<Listing>> {
-        let known = handle.listing.lock().clone();
-        match known {
-            Some(listing) if offset > 0 => Ok(listing),
-            _ => {
-                let listing = self.list(&handle.inode)?;
-                *handle.listing.lock() = Some(Arc::clone(&listing));
-                Ok(listing)
-            }
+    /// The listing to be told from `offset` on.
+    fn listing_from(&self, dir: &Arc<Inode>, offset: u64) -> Result<Arc<Listing>> {
+        if offset >= FIRST_PLACE
+            && let Some(begun) = self.caches.listings.begun(dir.ino)
+        {
+            return Ok(begun);
         }
+        let listing = self.list(dir)?;
+        self.caches.listings.begin(dir.ino, Arc::clone(&listing));
+        Ok(listing)
     }
 
     fn own_number(&self, dir: &Arc<Inode>) -> Result<u64> {
@@ -257,7 +242,7 @@ impl Merge<'_> {
         if self.tracks && !self.seen.insert(name.clone()) {
             return Ok(());
         }
-        self.entries.push(ListEntry { name, ino, kind, lower });
+        self.entries.push(ListEntry::new(name, ino, kind, lower));
         Ok(())
     }
 

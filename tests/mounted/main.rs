@@ -37,6 +37,7 @@ mod merge;
 mod mkdir;
 mod mknod;
 mod options;
+mod passthrough;
 mod permission;
 mod readdir;
 mod readonly;

@@ -259,7 +259,7 @@ impl Bed {
     }
 
     pub(super) fn open_file(&self, path: &str, flags: OFlags) -> Result<u64> {
-        self.overlay.open_file(self.node(path)?, flags, us())
+        self.overlay.open_file(self.node(path)?, flags, us()).map(|opened| opened.file)
     }
 
     /// Makes or overwrites a file.
@@ -270,7 +270,7 @@ impl Bed {
             self.create(path, OFlags::WRONLY)?.1
         };
         let written = self.overlay.write(file, 0, content.as_bytes(), true, us());
-        self.overlay.release(file);
+        self.overlay.release(file).unwrap();
         assert_eq!(written?, content.len());
         Ok(())
     }
@@ -278,16 +278,16 @@ impl Bed {
     /// Writes at the end of a file.
     pub(super) fn append(&self, path: &str, content: &str) -> Result<()> {
         let attr = self.attr(path)?;
-        let file = self.overlay.open_file(attr.ino, OFlags::WRONLY | OFlags::APPEND, us())?;
+        let file = self.overlay.open_file(attr.ino, OFlags::WRONLY | OFlags::APPEND, us())?.file;
         let written = self.overlay.write(file, attr.size, content.as_bytes(), true, us());
-        self.overlay.release(file);
+        self.overlay.release(file)?;
         written.map(|_| ())
     }
 
     pub(super) fn create(&self, path: &str, flags: OFlags) -> Result<(Attr, u64)> {
         let (parent, name) = self.place(path)?;
         let (attr, file) = self.overlay.create(parent, name, 0o644, 0, flags, us())?;
-        Ok((self.note(attr), file))
+        Ok((self.note(attr), file.file))
     }
 
     pub(super) fn mkdir(&self, path: &str) -> Result<Attr> {

@@ -61,13 +61,14 @@ fn repeated_questions_are_answered_from_the_caches() {
     };
     ask();
     let caches = bed.overlay.caches();
-    let misses = || (caches.attrs.counter.misses(), caches.names.counter().misses(), caches.listings.counter.misses());
+    let misses =
+        || (caches.attrs.counter().misses(), caches.names.counter().misses(), caches.listings.counter.misses());
     let (hits, before) =
-        ((caches.attrs.counter.hits(), caches.names.counter().hits(), caches.listings.counter.hits()), misses());
+        ((caches.attrs.counter().hits(), caches.names.counter().hits(), caches.listings.counter.hits()), misses());
     ask();
     ask();
     assert_eq!(misses(), before);
-    assert!(caches.attrs.counter.hits() > hits.0);
+    assert!(caches.attrs.counter().hits() > hits.0);
     assert!(caches.names.counter().hits() >= hits.1 + 10);
     assert_eq!(caches.listings.counter.hits(), hits.2 + 2);
     assert!(bed.overlay.counters().contains("hits"), "{}", bed.overlay.counters());

@@ -34,7 +34,7 @@ fn looking_reading_and_listing_copy_nothing_up() {
     bed.tree();
     let file = bed.open_file("d/f", OFlags::RDONLY).unwrap();
     assert_eq!(bed.read_open(file), "x");
-    bed.overlay.release(file);
+    bed.overlay.release(file).unwrap();
     assert_eq!(bed.upper(), Vec::<String>::new());
 }
 
@@ -44,7 +44,7 @@ fn every_change_copies_up_the_object_and_its_parents_and_nothing_else() {
     let changes: [(&str, Change); 9] = [
         ("open for writing", |bed| {
             let file = bed.open_file("a/b/f", OFlags::WRONLY).unwrap();
-            bed.overlay.release(file);
+            bed.overlay.release(file).unwrap();
         }),
         ("truncate", |bed| _ = bed.truncate("a/b/f", 1).unwrap()),
         ("chmod", |bed| _ = bed.chmod("a/b/f", 0o600).unwrap()),
@@ -60,7 +60,7 @@ fn every_change_copies_up_the_object_and_its_parents_and_nothing_else() {
         ("fallocate", |bed| {
             let file = bed.open_file("a/b/f", OFlags::RDWR).unwrap();
             bed.overlay.fallocate(file, 0, 10, 0, us()).unwrap();
-            bed.overlay.release(file);
+            bed.overlay.release(file).unwrap();
         }),
     ];
     for (what, change) in changes {
@@ -211,7 +211,7 @@ fn a_reader_that_opened_before_the_copy_up_sees_the_new_data() {
     assert_eq!(bed.read_open(reader), "old+new");
     bed.write("f", "other").unwrap();
     assert_eq!(bed.read_open(reader), "other");
-    bed.overlay.release(reader);
+    bed.overlay.release(reader).unwrap();
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn appending_through_a_second_handle_never_writes_the_lower_file() {
     assert_eq!(errno(bed.overlay.write(reader, 0, b"no", true, us())), Errno::BADF);
     assert_eq!(bed.read_open(reader), "lower");
     for file in [reader, writer] {
-        bed.overlay.release(file);
+        bed.overlay.release(file).unwrap();
     }
     assert_eq!(fs::read(bed.path("lower0/f")).unwrap(), b"low");
 }
@@ -237,14 +237,14 @@ fn an_open_lower_file_that_was_removed_is_still_copied_up_and_written() {
     assert_eq!(bed.read_open(reader), "lower");
     assert_eq!(bed.overlay.getattr(ino).unwrap().nlink, 0);
     // As by /proc/self/fd.
-    let writer = bed.overlay.open_file(ino, OFlags::RDWR, us()).unwrap();
+    let writer = bed.overlay.open_file(ino, OFlags::RDWR, us()).unwrap().file;
     bed.overlay.write(writer, 5, b"+", true, us()).unwrap();
     assert_eq!((bed.read_open(writer), bed.read_open(reader)), ("lower+".into(), "lower+".into()));
     let attr = bed.overlay.getattr(ino).unwrap();
     assert_eq!((attr.nlink, attr.size, attr.ino), (0, 6, ino));
     assert!(!bed.exists("d/f"));
     for file in [reader, writer] {
-        bed.overlay.release(file);
+        bed.overlay.release(file).unwrap();
     }
     bed.check_lasting();
 }
@@ -255,7 +255,7 @@ fn truncating_open_copies_no_data_and_leaves_what_is_written() {
     let file = bed.open_file("f", OFlags::WRONLY | OFlags::TRUNC).unwrap();
     assert_eq!(bed.attr("f").unwrap().size, 0);
     bed.overlay.write(file, 0, b"ab", true, us()).unwrap();
-    bed.overlay.release(file);
+    bed.overlay.release(file).unwrap();
     assert_eq!(bed.read("f"), "ab");
     bed.check_lasting();
 }
@@ -288,10 +288,10 @@ fn copy_up_by_many_threads_at_once_happens_once() {
                 let (overlay, barrier) = (Arc::clone(&bed.overlay), &barrier);
                 scope.spawn(move || {
                     barrier.wait();
-                    let file = overlay.open_file(ino, OFlags::RDWR, us()).unwrap();
+                    let file = overlay.open_file(ino, OFlags::RDWR, us()).unwrap().file;
                     let offset = (number * 10) as u64;
                     assert_eq!(overlay.write(file, offset, format!("{number}").as_bytes(), true, us()).unwrap(), 1);
-                    overlay.release(file);
+                    overlay.release(file).unwrap();
                 });
             }
         });
@@ -342,7 +342,7 @@ fn other_operations_do_not_wait_for_a_copy_up() {
     drop(gate);
     writer.join().unwrap();
     assert_eq!(bed.attr("d/big").unwrap().mode & 0o777, 0o600);
-    bed.overlay.release(reader);
+    bed.overlay.release(reader).unwrap();
     bed.check_lasting();
 }
 

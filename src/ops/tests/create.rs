@@ -57,7 +57,8 @@ fn the_umask_and_the_mode_apply_over_a_whiteout_too() {
             bed.rmdir("d").unwrap();
         }
         let (file, handle) = bed.overlay.create(ROOT, b"f", 0o6666, 0o027, OFlags::WRONLY, us()).unwrap();
-        bed.overlay.release(handle);
+        let handle = handle.file;
+        bed.overlay.release(handle).unwrap();
         let dir = bed.overlay.mkdir(ROOT, b"d", 0o1777, 0o027, us()).unwrap();
         assert_eq!((file.mode & 0o7777, dir.mode & 0o7777), (0o6640, 0o1750), "{lower}");
         assert_eq!(bed.attr("d").unwrap().mode, dir.mode);
@@ -92,7 +93,8 @@ fn new_objects_belong_to_who_made_them() {
     bed.unlink("over").unwrap();
     for name in [&b"new"[..], b"over"] {
         let (attr, file) = bed.overlay.create(ROOT, name, 0o600, 0, OFlags::RDWR, stranger).unwrap();
-        bed.overlay.release(file);
+        let file = file.file;
+        bed.overlay.release(file).unwrap();
         assert_eq!((attr.uid, attr.gid), (12345, 23456));
     }
     assert_eq!(bed.mkdir("ours").unwrap().uid, 0);
@@ -117,7 +119,8 @@ fn a_default_acl_is_inherited_over_a_whiteout_too() {
     let mut seen = Vec::new();
     for name in [&b"new"[..], b"over"] {
         let (attr, file) = bed.overlay.create(dir, name, 0o660, 0o077, OFlags::RDWR, us()).unwrap();
-        bed.overlay.release(file);
+        let file = file.file;
+        bed.overlay.release(file).unwrap();
         let access = bed.overlay.getxattr(attr.ino, b"system.posix_acl_access").unwrap();
         seen.push((attr.mode, access));
     }
@@ -142,8 +145,8 @@ fn a_handle_of_a_new_file_reads_and_writes_as_it_was_opened() {
     let (_, both) = bed.create("rw", OFlags::RDWR).unwrap();
     bed.overlay.write(both, 0, b"abc", true, us()).unwrap();
     assert_eq!(bed.read_open(both), "abc");
-    bed.overlay.release(write_only);
-    bed.overlay.release(both);
+    bed.overlay.release(write_only).unwrap();
+    bed.overlay.release(both).unwrap();
     assert_eq!(errno(bed.overlay.read(both, 0, &mut [0; 4])), Errno::BADF);
 }
 

@@ -19,7 +19,7 @@ fn reads_end_at_the_end_of_the_file() {
     }
     assert_eq!(bed.overlay.read(file, 0, &mut []).unwrap(), 0);
     assert_eq!(errno(bed.overlay.read(file, u64::MAX - 3, &mut buffer)), Errno::INVAL);
-    bed.overlay.release(file);
+    bed.overlay.release(file).unwrap();
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn writes_land_where_they_say_and_beyond_the_end_leave_a_hole() {
     assert_eq!(bed.attr("f").unwrap().size, 15);
     assert_eq!(bed.overlay.write(file, 0, b"", true, us()).unwrap(), 0);
     assert_eq!(errno(bed.overlay.write(file, u64::MAX - 3, b"x", true, us())), Errno::INVAL);
-    bed.overlay.release(file);
+    bed.overlay.release(file).unwrap();
     bed.check_lasting();
 }
 
@@ -50,8 +50,8 @@ fn a_file_is_made_longer_and_shorter() {
     let reader = bed.open_file("f", OFlags::RDONLY).unwrap();
     let set = SetAttr { size: Some(5), ..SetAttr::default() };
     assert_eq!(bed.overlay.setattr(bed.ino("f"), &set, Some(reader), us()).unwrap().size, 5);
-    bed.overlay.release(file);
-    bed.overlay.release(reader);
+    bed.overlay.release(file).unwrap();
+    bed.overlay.release(reader).unwrap();
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn ranges_are_reserved_punched_and_zeroed() {
     assert_eq!(bed.attr("f").unwrap().size, 12);
     bed.overlay.fallocate(file, 2, 3, KEEP | PUNCH, us()).unwrap();
     assert_eq!(bed.read_open(file), "01\\x00\\x00\\x0056789\\x00\\x00");
-    bed.overlay.release(file);
+    bed.overlay.release(file).unwrap();
     let reader = bed.open_file("f", OFlags::RDONLY).unwrap();
     assert_eq!(errno(bed.overlay.fallocate(reader, 0, 1, 0, us())), Errno::BADF);
-    bed.overlay.release(reader);
+    bed.overlay.release(reader).unwrap();
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn holes_and_data_are_found() {
         assert_eq!(bed.overlay.seek(file, 1 << 20, true).unwrap(), (1 << 20) + 4096);
         assert_eq!(errno(bed.overlay.seek(file, (1 << 20) + 4096, false)), Errno::NXIO);
         assert_eq!(errno(bed.overlay.seek(file, 5 << 20, true)), Errno::NXIO);
-        bed.overlay.release(file);
+        bed.overlay.release(file).unwrap();
         bed.chmod("f", 0o600).unwrap();
     }
 }
@@ -108,8 +108,8 @@ fn ranges_are_copied_between_layers() {
     assert_eq!(bed.overlay.copy_range(from, 8, to, 9, 100, us()).unwrap(), 2);
     assert_eq!((bed.read("to").as_str(), bed.attr("to").unwrap().size), ("ABCD234HI89", 11));
     assert_eq!(errno(bed.overlay.copy_range(to, 0, from, 0, 3, us())), Errno::BADF);
-    bed.overlay.release(from);
-    bed.overlay.release(to);
+    bed.overlay.release(from).unwrap();
+    bed.overlay.release(to).unwrap();
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn syncing_works_on_both_layers_and_is_left_out_where_asked() {
             bed.overlay.fsync(file, false).unwrap();
             bed.overlay.fsync(file, true).unwrap();
             bed.overlay.fsync_dir(bed.ino("d")).unwrap();
-            bed.overlay.release(file);
+            bed.overlay.release(file).unwrap();
         }
         bed.overlay.fsync_dir(bed.ino("")).unwrap();
         bed.finish();
@@ -164,6 +164,6 @@ fn big_files_are_copied_up_whole_and_read_in_any_place() {
     check(&bed);
     bed.chmod("big", 0o600).unwrap();
     check(&bed);
-    bed.overlay.release(reader);
+    bed.overlay.release(reader).unwrap();
     assert!(std::fs::read(bed.path("upper/big")).unwrap() == content);
 }

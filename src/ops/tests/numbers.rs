@@ -114,9 +114,8 @@ fn a_listing_shows_the_numbers_that_a_lookup_does() {
 fn dot_and_dot_dot_show_the_numbers_of_the_directory_and_its_parent() {
     let bed = Bed::new(&["a/b/c=x"]);
     let dots = |bed: &Bed, path: &str| {
-        let dir = bed.overlay.open_dir(bed.ino(path)).unwrap();
+        let dir = bed.ino(path);
         let entries = view::read_dir(&bed.overlay, dir, 0, 2);
-        bed.overlay.release_dir(dir);
         assert_eq!((entries[0].name.as_slice(), entries[1].name.as_slice()), (&b"."[..], &b".."[..]));
         (entries[0].ino, entries[1].ino)
     };

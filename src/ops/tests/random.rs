@@ -1,10 +1,11 @@
 //! Random operations, compared with a model of what a tree is.
 
+use std::collections::BTreeSet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::thread;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use rustix::fs::{OFlags, RenameFlags};
 
 use super::Bed;
@@ -362,7 +363,7 @@ impl Run {
             0..3 => {
                 what(format!("create {path}"));
                 let expected = model.check_free(&path).map(|()| _ = model.add(&path, Sort::File, "", 0o644));
-                (bed.create(&path, OFlags::RDWR).map(|(_, file)| bed.overlay.release(file)), expected)
+                (bed.create(&path, OFlags::RDWR).and_then(|(_, file)| bed.overlay.release(file)), expected)
             }
             3..5 => {
                 what(format!("mkdir {path}"));
@@ -466,7 +467,7 @@ impl Run {
     fn reopen(&mut self) {
         let bed = self.bed.take().unwrap();
         for (file, _) in self.handles.drain(..) {
-            bed.overlay.release(file);
+            bed.overlay.release(file).unwrap();
         }
         // A change of a lower hard link is in the index for its other names, and in no layer.
         if !has_links(self.seed) {
@@ -490,7 +491,7 @@ fn random_operations_have_the_results_that_a_model_has() {
                 run.check();
             }
             if run.random.one_in(40) {
-                run.handles.drain(..).for_each(|(file, _)| run.bed.as_ref().unwrap().overlay.release(file));
+                run.handles.drain(..).for_each(|(file, _)| run.bed.as_ref().unwrap().overlay.release(file).unwrap());
                 run.bed().forget_all();
                 run.history.push("forget".into());
             }
@@ -502,8 +503,8 @@ fn random_operations_have_the_results_that_a_model_has() {
     }
 }
 
-/// What the kernel sees to before it asks: a directory is not changed while another thread changes or searches it, no
-/// two threads move things between directories, and none moves a directory below itself.
+/// What the kernel sees to before it asks: a directory is not changed, removed or replaced while another thread changes or
+/// searches it, no two threads move things between directories, and none moves a directory below itself.
 #[derive(Default)]
 struct Order {
     dirs: [RwLock<()>; 32],
@@ -517,6 +518,12 @@ impl Order {
 
     fn dir(&self, ino: u64) -> &RwLock<()> {
         &self.dirs[Self::slot(ino)]
+    }
+
+    /// Keeps all others out of some directories.
+    fn change(&self, dirs: &[u64]) -> Vec<RwLockWriteGuard<'_, ()>> {
+        let slots: BTreeSet<usize> = dirs.iter().map(|dir| Self::slot(*dir)).collect();
+        slots.into_iter().map(|slot| self.dirs[slot].write()).collect()
     }
 }
 
@@ -547,14 +554,11 @@ impl Worker<'_> {
     fn path_to(&self, mut dir: u64) -> Result<Vec<u64>> {
         let mut path = vec![dir];
         while dir != ROOT {
-            let open = self.bed.overlay.open_dir(dir)?;
             let mut parent = dir;
-            let result = self.bed.overlay.read_dir(open, 1, false, |entry| {
+            self.bed.overlay.read_dir(dir, 1, false, |entry| {
                 parent = entry.ino;
                 true
-            });
-            self.bed.overlay.release_dir(open);
-            result?;
+            })?;
             if parent == dir {
                 return Err(Error::new(Errno::NOENT, "find a removed directory"));
             }
@@ -574,20 +578,31 @@ impl Worker<'_> {
 
     fn rename(&self, path: &str, other: &str, flags: RenameFlags) -> Result<()> {
         let ((dir, name), (new_dir, new_name)) = (self.place(path)?, self.place(other)?);
-        let rename = || self.bed.overlay.rename(dir, name.as_bytes(), new_dir, new_name.as_bytes(), flags);
-        if dir == new_dir {
-            let _changed = self.order.dir(dir).write();
-            return rename();
-        }
-        let _moves = self.order.moves.lock();
+        let _moves = (dir != new_dir).then(|| self.order.moves.lock());
         let (inode, target) = (self.lookup(dir, name)?.ino, self.lookup(new_dir, new_name).map_or(0, |attr| attr.ino));
-        if self.path_to(new_dir)?.contains(&inode) || self.path_to(dir)?.contains(&target) {
+        if dir != new_dir && (self.path_to(new_dir)?.contains(&inode) || self.path_to(dir)?.contains(&target)) {
             return Err(Error::new(Errno::INVAL, "move a directory below itself"));
         }
-        let (low, high) = (Order::slot(dir).min(Order::slot(new_dir)), Order::slot(dir).max(Order::slot(new_dir)));
-        let _low = self.order.dirs[low].write();
-        let _high = (low != high).then(|| self.order.dirs[high].write());
-        rename()
+        let _changed = self.order.change(&[dir, new_dir, target]);
+        if self.number_of(new_dir, new_name)? != target {
+            return Err(Error::new(Errno::NOENT, "find what is to be replaced"));
+        }
+        self.bed.overlay.rename(dir, name.as_bytes(), new_dir, new_name.as_bytes(), flags)
+    }
+
+    fn rmdir(&self, path: &str) -> Result<()> {
+        let (dir, name) = self.place(path)?;
+        let inode = self.lookup(dir, name)?.ino;
+        let _changed = self.order.change(&[dir, inode]);
+        if self.number_of(dir, name)? != inode {
+            return Err(Error::new(Errno::NOENT, "find what is to be removed"));
+        }
+        self.bed.overlay.rmdir(dir, name.as_bytes())
+    }
+
+    /// The number of what lies under a name of a directory from which others are kept out, or 0.
+    fn number_of(&self, dir: u64, name: &str) -> Result<u64> {
+        Ok(self.bed.overlay.lookup(dir, name.as_bytes())?.map_or(0, |attr| attr.ino))
     }
 
     fn step(&mut self) -> Result<()> {
@@ -599,8 +614,7 @@ impl Worker<'_> {
                 let (dir, name) = self.place(&path)?;
                 let _changed = changed(dir);
                 let (_, file) = overlay.create(dir, name.as_bytes(), 0o644, 0, OFlags::RDWR, us())?;
-                overlay.release(file);
-                Ok(())
+                overlay.release(file.file)
             }
             2 | 3 => {
                 let (dir, name) = self.place(&path)?;
@@ -612,11 +626,7 @@ impl Worker<'_> {
                 let _changed = changed(dir);
                 overlay.unlink(dir, name.as_bytes())
             }
-            5 => {
-                let (dir, name) = self.place(&path)?;
-                let _changed = changed(dir);
-                overlay.rmdir(dir, name.as_bytes())
-            }
+            5 => self.rmdir(&path),
             6..9 => self.rename(&path, &other, if choice == 6 { RenameFlags::EXCHANGE } else { RenameFlags::empty() }),
             9 => {
                 let ino = self.node(&path)?;
@@ -629,23 +639,20 @@ impl Worker<'_> {
                 overlay.setattr(self.node(&path)?, &set, None, us()).map(|_| ())
             }
             11 => {
-                let file = overlay.open_file(self.node(&path)?, OFlags::RDWR, us())?;
+                let file = overlay.open_file(self.node(&path)?, OFlags::RDWR, us())?.file;
                 let result = overlay.write(file, 0, b"+", true, us()).map(|_| ());
-                overlay.release(file);
+                overlay.release(file).unwrap();
                 result
             }
             12 => {
                 let ino = self.node(&path)?;
                 let _searched = self.order.dir(ino).read();
-                let dir = overlay.open_dir(ino)?;
-                let result = overlay.read_dir(dir, 0, true, |_| false);
-                overlay.release_dir(dir);
-                result
+                overlay.read_dir(ino, 0, true, |_| false)
             }
             _ => {
-                let file = overlay.open_file(self.node(&path)?, OFlags::RDONLY, us())?;
+                let file = overlay.open_file(self.node(&path)?, OFlags::RDONLY, us())?.file;
                 let result = overlay.read(file, 0, &mut [0; 16]).map(|_| ());
-                overlay.release(file);
+                overlay.release(file).unwrap();
                 result
             }
         }

@@ -35,8 +35,8 @@ fn a_removed_directory_holds_nothing_and_takes_nothing() {
         }
         let ino = bed.ino("d");
         let file = bed.create("file", OFlags::WRONLY).unwrap();
-        bed.overlay.release(file.1);
-        let open = bed.overlay.open_dir(ino).unwrap();
+        bed.overlay.release(file.1).unwrap();
+        let open = ino;
         bed.rmdir("d").unwrap();
         assert!(view::read_dir(&bed.overlay, open, 2, 10).is_empty(), "{what}");
         assert!(view::entries(&bed.overlay, ino).is_empty(), "{what}");
@@ -54,7 +54,6 @@ fn a_removed_directory_holds_nothing_and_takes_nothing() {
         assert_eq!(errno(to), Errno::NOENT, "{what}");
         let attr = bed.overlay.getattr(ino).unwrap();
         assert_eq!((attr.ino, attr.kind()), (ino, crate::attr::Kind::Dir), "{what}");
-        bed.overlay.release_dir(open);
         assert!(bed.exists("file"), "{what}");
         bed.check_lasting();
     }
@@ -81,14 +80,14 @@ fn an_unlinked_open_file_is_read_and_written() {
         assert_eq!((attr.mode & 0o777, attr.size), (0o600, 2));
         bed.overlay.setxattr(ino, b"user.late", b"1", 0, us()).unwrap();
         assert_eq!(bed.overlay.getxattr(ino, b"user.late").unwrap(), b"1");
-        let second = bed.overlay.open_file(ino, OFlags::RDONLY, us()).unwrap();
+        let second = bed.overlay.open_file(ino, OFlags::RDONLY, us()).unwrap().file;
         assert_eq!(bed.read_open(second), "lo");
         // A new file of that name is another one.
         bed.write("d/f", "new").unwrap();
         assert_ne!(bed.ino("d/f"), ino);
         assert_eq!((bed.read_open(file), bed.read("d/f")), ("lo".into(), "new".into()));
-        bed.overlay.release(file);
-        bed.overlay.release(second);
+        bed.overlay.release(file).unwrap();
+        bed.overlay.release(second).unwrap();
         bed.check_lasting();
     }
 }
@@ -103,7 +102,7 @@ fn a_file_replaced_by_a_rename_lives_on_while_it_is_open() {
     bed.overlay.write(file, 0, b"OLD", true, us()).unwrap();
     assert_eq!((bed.read_open(file), bed.read("f")), ("OLD+".into(), "new".into()));
     assert_eq!(bed.overlay.getattr(ino).unwrap().nlink, 0);
-    bed.overlay.release(file);
+    bed.overlay.release(file).unwrap();
     bed.check_lasting();
 }
 
@@ -128,7 +127,7 @@ fn descriptors_of_unlinked_files_are_bounded_and_given_back() {
     let mut files = Vec::new();
     for number in 0..count {
         let (attr, file) = bed.create(&format!("f{number}"), OFlags::RDWR).unwrap();
-        bed.overlay.release(file);
+        bed.overlay.release(file).unwrap();
         files.push(attr.ino);
         bed.unlink(&format!("f{number}")).unwrap();
     }

@@ -296,9 +296,9 @@ fn files_inside_a_renamed_directory_are_reached_by_old_node_ids() {
     let (dir, sub, file) = (bed.ino("d"), bed.ino("d/s"), bed.ino("d/s/f"));
     bed.rename("d", "e").unwrap();
     assert_eq!(bed.overlay.lookup(sub, b"f").unwrap().unwrap().ino, file);
-    let handle = bed.overlay.open_file(file, rustix::fs::OFlags::RDWR, super::bed::us()).unwrap();
+    let handle = bed.overlay.open_file(file, rustix::fs::OFlags::RDWR, super::bed::us()).unwrap().file;
     bed.overlay.write(handle, 0, b"y", true, super::bed::us()).unwrap();
-    bed.overlay.release(handle);
+    bed.overlay.release(handle).unwrap();
     bed.overlay.mkdir(dir, b"made", 0o755, 0, super::bed::us()).unwrap();
     assert_eq!((bed.read("e/s/f"), bed.list("e")), ("y".into(), vec!["made".into(), "s".into()]));
     bed.check_lasting();

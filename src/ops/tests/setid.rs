@@ -44,29 +44,29 @@ impl Drop for Stranger {
 /// Changes of the content, and whether they are made by a process without privilege.
 const CHANGES: [(&str, fn(&Bed, Caller)); 5] = [
     ("write", |bed, caller| {
-        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap();
+        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap().file;
         bed.overlay.write(file, 0, b"y", true, caller).unwrap();
-        bed.overlay.release(file);
+        bed.overlay.release(file).unwrap();
     }),
     ("truncate", |bed, caller| {
         let set = SetAttr { size: Some(1), ..SetAttr::default() };
         bed.overlay.setattr(bed.ino("f"), &set, None, caller).unwrap();
     }),
     ("open to truncate", |bed, caller| {
-        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY | OFlags::TRUNC, caller).unwrap();
-        bed.overlay.release(file);
+        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY | OFlags::TRUNC, caller).unwrap().file;
+        bed.overlay.release(file).unwrap();
     }),
     ("allocate", |bed, caller| {
-        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap();
+        let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap().file;
         bed.overlay.fallocate(file, 0, 100, 0, caller).unwrap();
-        bed.overlay.release(file);
+        bed.overlay.release(file).unwrap();
     }),
     ("copy a range", |bed, caller| {
-        let from = bed.overlay.open_file(bed.ino("g"), OFlags::RDONLY, caller).unwrap();
-        let to = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap();
+        let from = bed.overlay.open_file(bed.ino("g"), OFlags::RDONLY, caller).unwrap().file;
+        let to = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, caller).unwrap().file;
         bed.overlay.copy_range(from, 0, to, 0, 1, caller).unwrap();
-        bed.overlay.release(from);
-        bed.overlay.release(to);
+        bed.overlay.release(from).unwrap();
+        bed.overlay.release(to).unwrap();
     }),
 ];
 

@@ -29,14 +29,12 @@ pub(super) fn text(bytes: &[u8]) -> String {
 
 /// The entries of a directory, in their order, without `.` and `..`.
 pub(super) fn entries(overlay: &Overlay, ino: u64) -> Vec<Listed> {
-    let dir = overlay.open_dir(ino).unwrap();
-    let mut entries = read_dir(overlay, dir, 0, usize::MAX);
-    overlay.release_dir(dir);
+    let mut entries = read_dir(overlay, ino, 0, usize::MAX);
     entries.retain(|entry| !matches!(entry.name.as_slice(), b"." | b".."));
     entries
 }
 
-/// Up to `count` entries of an open directory from `offset` on.
+/// Up to `count` entries of a directory from `offset` on.
 pub(super) fn read_dir(overlay: &Overlay, dir: u64, offset: u64, count: usize) -> Vec<Listed> {
     let mut entries = Vec::new();
     overlay
@@ -53,10 +51,10 @@ pub(super) fn read_dir(overlay: &Overlay, dir: u64, offset: u64, count: usize) -
 
 /// The whole content of a file.
 pub(super) fn content(overlay: &Overlay, ino: u64) -> Vec<u8> {
-    let file = overlay.open_file(ino, OFlags::RDONLY, us()).unwrap();
+    let file = overlay.open_file(ino, OFlags::RDONLY, us()).unwrap().file;
     let mut content = vec![0; overlay.getattr(ino).unwrap().size as usize + 1];
     let read = overlay.read(file, 0, &mut content).unwrap();
-    overlay.release(file);
+    overlay.release(file).unwrap();
     content.truncate(read);
     content
 }

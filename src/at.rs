@@ -3,12 +3,14 @@
 //! One component and `O_NOFOLLOW` keep every access inside the layer, whatever symlinks it holds. Calls that Linux
 //! offers for paths only go through `/proc/self/fd/N/NAME`.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, StatxFlags, Timestamps, Uid, XattrFlags};
 
 use crate::attr::Attr;
 use crate::error::Errno;
+use crate::sys;
 
 /// The largest value and the largest list of names that Linux allows, in bytes.
 const XATTR_MAX: usize = 65_536;
@@ -152,9 +154,12 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of lgetxattr(2).
     pub fn xattr_strict(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        let path = self.proc_path();
         retry_with_room(256, |buf| {
-            if self.name.is_empty() { fs::getxattr(&path, name, buf) } else { fs::lgetxattr(&path, name, buf) }
+            if self.name.is_empty() {
+                return fs::getxattr(self.proc_path(), name, buf);
+            }
+            let direct = with_c_strings(self.name, name, |path, name| sys::xattr::get(self.dir, path, name, buf))?;
+            direct.unwrap_or_else(|| fs::lgetxattr(self.proc_path(), name, buf))
         })
     }
 
@@ -163,9 +168,12 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of llistxattr(2), without `EOPNOTSUPP`.
     pub fn xattr_names(&self) -> Result<Vec<u8>, Errno> {
-        let path = self.proc_path();
         let list = retry_with_room(512, |buf| {
-            if self.name.is_empty() { fs::listxattr(&path, buf) } else { fs::llistxattr(&path, buf) }
+            if self.name.is_empty() {
+                return fs::listxattr(self.proc_path(), buf);
+            }
+            let direct = with_c_strings(self.name, b"", |path, _| sys::xattr::list(self.dir, path, buf))?;
+            direct.unwrap_or_else(|| fs::llistxattr(self.proc_path(), buf))
         });
         match list {
             Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
@@ -194,6 +202,19 @@ impl<'a> At<'a> {
         let path = self.proc_path();
         if self.name.is_empty() { fs::removexattr(&path, name) } else { fs::lremovexattr(&path, name) }
     }
+}
+
+/// Calls `call` with both ended by a NUL.
+fn with_c_strings<T>(one: &[u8], two: &[u8], call: impl FnOnce(&CStr, &CStr) -> T) -> Result<T, Errno> {
+    let (mut first, mut second) = ([0; 512], [0; 512]);
+    let ended = |bytes: &[u8], room: &mut [u8; 512]| {
+        room.get_mut(..bytes.len()).filter(|room| room.len() < 512).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(bytes);
+        Ok::<_, Errno>(())
+    };
+    ended(one, &mut first)?;
+    ended(two, &mut second)?;
+    let text = |bytes| CStr::from_bytes_until_nul(bytes).map_err(|_| Errno::INVAL);
+    Ok(call(text(&first)?, text(&second)?))
 }
 
 /// Calls `read` with a small buffer first, then with the largest that Linux may need.

@@ -25,6 +25,11 @@ use crate::overlay::{Overlay, Stale};
 use crate::sys::{creds, fileattr};
 use crate::times;
 
+/// What is copied faster than another thread is woken to do it, in bytes.
+const SMALL: u64 = 64 << 10;
+/// `TMPFS_MAGIC`, of the filesystem without a disk.
+const TMPFS: u64 = 0x0102_1994;
+
 /// What a copy of a file holds when it is published.
 #[derive(Debug)]
 enum Content {
@@ -83,9 +88,17 @@ impl Overlay {
         Ok(())
     }
 
-    /// Whether a change of `ino` has to copy data first, which may take long.
+    /// Whether a change of `ino` has to copy data first, and that may take long: there is much of it, or it has to reach
+    /// a disk.
     pub fn must_copy_data(&self, ino: u64) -> bool {
-        self.table.get(ino).is_some_and(|inode| inode.kind == Kind::File && !inode.state.read().is_whole())
+        let must_copy =
+            || self.table.get(ino).is_some_and(|inode| inode.kind == Kind::File && !inode.state.read().is_whole());
+        let is_quick = || {
+            let is_memory = self.stack.upper.as_ref().is_some_and(|upper| upper.magic == TMPFS);
+            let is_small = self.caches.attrs.get(ino).is_some_and(|attr| attr.size <= SMALL);
+            is_small && (is_memory || !self.syncs())
+        };
+        must_copy() && !is_quick()
     }
 
     /// Whether renaming `name` has to copy data first, as far as that is known without asking the layers.
@@ -110,6 +123,9 @@ impl Overlay {
     pub(crate) fn link_up(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &Name) -> Result<()> {
         let work = self.work()?;
         self.copy_up(parent, Data::Later)?;
+        if inode.state.read().index().is_none() {
+            return Ok(());
+        }
         let dir = self.upper_dir(parent)?;
         self.mark_impure(parent, dir.as_fd())?;
         let mut state = inode.state.write();

@@ -34,7 +34,12 @@ pub struct Layer {
     pub uuid: [u8; 16],
     /// The type of its filesystem (`f_type` of statfs(2)).
     pub magic: u64,
+    /// Its filesystem calls whatever it holds immutable, as erofs does: that protects nothing in the overlay.
+    pub is_all_immutable: bool,
 }
+
+const EROFS: u64 = 0xe0f5_e1e2;
+const IMMUTABLE_FLAG: u32 = 0x10;
 
 impl Layer {
     /// Opens a lower layer. With the privilege to do so, through a clone of its mount that even the kernel holds
@@ -68,7 +73,9 @@ impl Layer {
         // Who may search the layer but not list it gets along without.
         let root = open_readable(root.as_fd()).unwrap_or(root);
         let uuid = sys::fileattr::filesystem_uuid(root.as_fd()).unwrap_or_default();
-        Ok(Self { root, path: path.to_owned(), attr, uuid, magic })
+        let is_flagged = || sys::fileattr::get_flags(root.as_fd()).is_ok_and(|flags| flags & IMMUTABLE_FLAG != 0);
+        let is_all_immutable = attr.immutable && (magic == EROFS || !is_flagged());
+        Ok(Self { root, path: path.to_owned(), attr, uuid, magic, is_all_immutable })
     }
 
     /// The layer's root directory.

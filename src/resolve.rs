@@ -296,9 +296,15 @@ impl Overlay {
             LowerFound::File(LowerFile { dir, name, attr, data }) => (attr, Lower::File(dir, name), data),
             LowerFound::Dirs(dirs, attr) => (attr, Lower::Dirs(dirs.into()), None),
         };
+        let layer = match &lower {
+            Lower::File(dir, _) => Some(dir.layer),
+            Lower::Dirs(dirs) => dirs.first().map(|dir| dir.layer),
+            Lower::None => None,
+        };
+        let is_all_immutable = layer.and_then(|layer| self.stack.lower(layer)).is_some_and(|l| l.is_all_immutable);
         let ino = self.numbers.number(&attr);
         let flags = Flags {
-            immutable: attr.immutable,
+            immutable: attr.immutable && !is_all_immutable,
             append_only: attr.append_only,
             setid: attr.is_setid(),
             ..Flags::default()

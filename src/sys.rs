@@ -6,3 +6,4 @@ pub mod handle;
 pub mod mount;
 pub mod sched;
 pub mod tree;
+pub mod xattr;

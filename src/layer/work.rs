@@ -65,7 +65,7 @@ impl WorkDir {
         let locks = [lock(upper.root(), "upperdir", &upper.path)?, lock(base.as_fd(), "workdir", path)?];
         if At::new(&base, b"work").find().map_err(named("open"))?.is_some() {
             let old = open_dir(base.as_fd(), "work").map_err(named("open"))?;
-            if At::new(&old, b"incompat").find().map_err(named("open"))?.is_some() {
+            if holds_entries(&old, "incompat").map_err(named("open"))? {
                 return Err(named("open")(Errno::INVAL).because(
                     "it was left by a volatile mount that may have lost data; if that does not matter, remove its \
                      directory work/incompat",
@@ -83,7 +83,9 @@ impl WorkDir {
         })?;
         if volatile {
             let incompat = make_dir(work.as_fd(), b"incompat").map_err(named("make incompat in"))?;
-            make_dir(incompat.as_fd(), b"volatile").map_err(named("make incompat in"))?;
+            let volatile = make_dir(incompat.as_fd(), b"volatile").map_err(named("make incompat in"))?;
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            fs::openat(volatile, "dirty", flags, Mode::empty()).map_err(named("make incompat in"))?;
         }
         let style = match style {
             Some(style) => style,
@@ -209,6 +211,20 @@ impl Drop for Staged<'_> {
 
 fn open_dir(dir: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     fs::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Whether `name` is a directory with something in it.
+fn holds_entries(dir: &OwnedFd, name: &str) -> Result<bool, Errno> {
+    let found = match open_dir(dir.as_fd(), name) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+        found => fs::Dir::new(found?)?,
+    };
+    for entry in found {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn make_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {

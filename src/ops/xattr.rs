@@ -3,7 +3,7 @@
 use rustix::fs::XattrFlags;
 
 use crate::acl;
-use crate::at::split_names;
+use crate::at::{At, split_names};
 use crate::copy_up::{Data, Gate};
 use crate::error::{Errno, Error, Result};
 use crate::overlay::{Caller, Overlay};
@@ -18,8 +18,14 @@ impl Overlay {
     /// `ENODATA`, and those of getxattr(2).
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
         self.check_acl_name(name)?;
+        let is_acl = name == acl::ACCESS || name == acl::DEFAULT;
         let name = self.dialect.escape(name);
-        self.with_real(&self.inode(ino)?, |at, _| at.xattr_strict(&name), "getxattr")
+        let get = |at: At<'_>| match at.xattr_strict(&name) {
+            // On a filesystem without ACLs it has none; any other error the kernel takes for that of the access.
+            Err(Errno::OPNOTSUPP) if is_acl => Err(Errno::NODATA),
+            result => result,
+        };
+        self.with_real(&self.inode(ino)?, |at, _| get(at), "getxattr")
     }
 
     /// The names of all attributes that the caller may see, each ended by a NUL.

@@ -83,13 +83,15 @@ impl Overlay {
                 _ => break,
             };
             let is_metacopy = found.probe == Probe::Metacopy;
-            if (is_metacopy || above == Above::Metacopy) && !self.config.metacopy {
+            let refers_to_data = is_metacopy && above != Above::Metacopy && self.is_above_data_layers(&base);
+            if (is_metacopy || above == Above::Metacopy) && !self.config.metacopy && !refers_to_data {
                 return Err(refused(&name, "its data is in another layer, and metacopy=on is not given"));
             }
             // As the kernel's overlayfs, which does not read the redirects of the last layer then.
             let goes_on = step == Step::TakeAndGoOn;
-            let redirect = found.redirect.filter(|_| goes_on && (self.follows_redirects() || !search.is_at_end()));
-            if (redirect.is_some() || search.is_redirected) && !self.follows_redirects() {
+            let follows = self.follows_redirects() || refers_to_data;
+            let redirect = found.redirect.filter(|_| goes_on && (follows || !search.is_at_end()));
+            if (redirect.is_some() || search.is_redirected) && !follows {
                 return Err(refused(&name, "it is redirected, and redirect_dir=nofollow is given"));
             }
             if attr.kind() == Kind::Dir {
@@ -99,6 +101,8 @@ impl Overlay {
             } else if is_metacopy {
                 above = Above::Metacopy;
                 file.get_or_insert(LowerFile { dir: base, name, attr, data: None });
+            } else if above == Above::Metacopy && attr.kind() != Kind::File {
+                return Err(lacks_data(&name));
             } else {
                 let data = LowerFile { dir: base, name, attr, data: None };
                 return Ok(LowerFound::File(match file {
@@ -119,9 +123,16 @@ impl Overlay {
                     path.push(last);
                     Ok(LowerFound::File(LowerFile { data: Some(DataAt::DataOnly(path.into())), ..file }))
                 }
+                _ if !self.config.metacopy => Err(refused(name, "no layer for data only is named as having its data")),
                 _ => Err(lacks_data(name)),
             },
         }
+    }
+
+    /// Whether `dir` is in the last layer above those for data only, which exist for being referred to from there: that
+    /// takes no option.
+    fn is_above_data_layers(&self, dir: &LowerDir) -> bool {
+        self.has_data_layers() && usize::from(dir.layer).saturating_add(1) >= self.lower_roots.len()
     }
 
     fn follows_redirects(&self) -> bool {
@@ -181,7 +192,11 @@ impl Overlay {
 
     /// Whether the file `at` is a metacopy.
     fn is_metacopy(&self, at: At<'_>) -> Result<bool> {
-        let mark = at.xattr(&self.dialect.name(Mark::Metacopy)).during("read marks")?;
+        let mark = match at.xattr(&self.dialect.name(Mark::Metacopy)) {
+            // Who may not read a file does not see its `user.` attributes.
+            Err(Errno::ACCESS) => None,
+            mark => mark.during("read marks")?,
+        };
         match mark.map_or(Metacopy::No, |mark| Metacopy::parse(&mark)) {
             Metacopy::No => Ok(false),
             Metacopy::Yes => Ok(true),
@@ -211,9 +226,7 @@ impl Overlay {
             if marked && is_xattr_whiteout(at).during("read marks")? {
                 return Ok(LowerProbe { attr: Some(attr), ..plain(Probe::Whiteout) });
             }
-            // Less on the disk than it shows: its data may be elsewhere. Else it is worth the call where that is usual.
-            let is_sparse = attr.blocks.saturating_mul(512) < attr.size;
-            if attr.kind() == Kind::File && (is_sparse || self.config.metacopy) && self.is_metacopy(at)? {
+            if attr.kind() == Kind::File && self.is_metacopy(at)? {
                 let redirect = at.xattr(&self.dialect.name(Mark::Redirect)).during("read marks")?;
                 let redirect = redirect.map(Vec::into_boxed_slice);
                 return Ok(LowerProbe { attr: Some(attr), redirect, ..plain(Probe::Metacopy) });

@@ -1,7 +1,7 @@
 //! A mounted overlay that is unmounted and checked when it goes out of scope.
 
 use std::cell::Cell;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -12,13 +12,19 @@ use std::thread::{panicking, sleep};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, move_mount, unmount,
+};
 use tempfile::TempDir;
 
 use super::{Detail, Layer, Snapshot};
 
 /// How long a daemon may take to mount or to end, and other processes to let go of a mount.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The options of the kernel's overlayfs with an upper, unless told.
+const WRITABLE: &str = "redirect_dir=on,index=on,xino=auto";
 
 /// What mounts the overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +50,9 @@ pub struct Setup {
     mounts: Mounts,
     dir: TempDir,
     lowers: Vec<PathBuf>,
+    data: Vec<PathBuf>,
+    lower_list: Option<OsString>,
+    one_by_one: bool,
     options: Vec<String>,
     kernel_options: &'static str,
     limit: Option<u64>,
@@ -66,8 +75,11 @@ impl Setup {
             mounts: Mounts(Vec::new()),
             dir,
             lowers: Vec::new(),
+            data: Vec::new(),
+            lower_list: None,
+            one_by_one: false,
             options: Vec::new(),
-            kernel_options: "redirect_dir=on,index=on,xino=auto",
+            kernel_options: WRITABLE,
             limit: None,
             writable: true,
             may_panic: false,
@@ -82,12 +94,46 @@ impl Setup {
         self
     }
 
+    /// Adds a layer in a directory of that name below those that are there.
+    pub fn lower_named(mut self, name: &str, build: impl FnOnce(&Layer) -> &Layer) -> Self {
+        let layer = Layer::at(self.dir.path().join(name));
+        build(&layer);
+        self.lowers.push(layer.path(""));
+        self
+    }
+
+    /// Has the option `lowerdir` be `list`, whatever the layers are.
+    pub fn lower_list(mut self, list: impl Into<OsString>) -> Self {
+        self.lower_list = Some(list.into());
+        self
+    }
+
+    /// Mounts with the options `lowerdir+` and `datadir+`, one for each layer.
+    pub fn one_by_one(mut self) -> Self {
+        self.one_by_one = true;
+        self
+    }
+
     /// Adds a layer on a filesystem of its own, a tmpfs, below those that are there.
     pub fn lower_elsewhere(mut self, build: impl FnOnce(&Layer) -> &Layer) -> Self {
         let layer = Layer::at(self.dir.path().join(format!("l{}", self.lowers.len())));
         self.mounts.tmpfs(layer.path(""), "mode=755");
         build(&layer);
         self.lowers.push(layer.path(""));
+        self
+    }
+
+    /// Adds a lower layer that is there already, below those that are there.
+    pub fn lower_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.lowers.push(path.into());
+        self
+    }
+
+    /// Adds a layer for data only below those that are there.
+    pub fn data(mut self, build: impl FnOnce(&Layer) -> &Layer) -> Self {
+        let layer = Layer::at(self.dir.path().join(format!("data{}", self.data.len())));
+        build(&layer);
+        self.data.push(layer.path(""));
         self
     }
 
@@ -107,6 +153,12 @@ impl Setup {
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
         self
+    }
+
+    /// Replaces the options of both backends.
+    pub fn both(mut self, options: &'static str) -> Self {
+        self.options = vec![options.to_owned()];
+        self.kernel_options(options)
     }
 
     /// Replaces the options by which the kernel's overlayfs is mounted.
@@ -137,6 +189,12 @@ impl Setup {
         let dir = self.path("small");
         fs::create_dir(&dir).unwrap();
         self.mounts.tmpfs(dir.clone(), &format!("size={size},mode=755"));
+        self.upper_in(dir)
+    }
+
+    /// Puts the upper and the work directory into `dir`, which is there.
+    pub fn upper_in(self, dir: impl AsRef<Path>) -> Self {
+        let dir = dir.as_ref();
         for name in ["upper", "work"] {
             fs::remove_dir(self.path(name)).unwrap();
             fs::create_dir(dir.join(name)).unwrap();
@@ -152,10 +210,20 @@ impl Setup {
 
     /// Mounts it with `backend`.
     pub fn mount_by(self, backend: Backend) -> Mounted {
-        let before = self.lowers.iter().map(|lower| Snapshot::of(lower, Detail::Layer)).collect();
-        let mut mounted = Mounted { setup: self, backend, before, daemon: None, is_mounted: false, epoch: 0 };
+        let mut mounted = self.prepare(backend);
         mounted.mount();
         mounted
+    }
+
+    /// All is ready to be mounted with `backend`.
+    pub fn prepare(self, backend: Backend) -> Mounted {
+        let before = self.below().map(|lower| Snapshot::of(lower, Detail::Layer)).collect();
+        Mounted { setup: self, backend, before, daemon: None, is_mounted: false, epoch: 0 }
+    }
+
+    /// All layers that nobody may change.
+    fn below(&self) -> impl Iterator<Item = &PathBuf> {
+        self.lowers.iter().chain(&self.data)
     }
 }
 
@@ -218,7 +286,12 @@ impl Mounted {
 
     /// The path of `path` in a lower layer; 0 is the topmost.
     pub fn lower(&self, layer: usize, path: impl AsRef<Path>) -> PathBuf {
-        self.setup.path(&format!("l{layer}")).join(path)
+        self.setup.lowers[layer].join(path)
+    }
+
+    /// The path of `path` in a layer for data only; 0 is the topmost.
+    pub fn data(&self, layer: usize, path: impl AsRef<Path>) -> PathBuf {
+        self.setup.data[layer].join(path)
     }
 
     /// A path beside the layers.
@@ -316,6 +389,49 @@ impl Mounted {
         self.mount();
     }
 
+    /// Has the next mount be with these options alone, by plyfs as by the kernel's overlayfs.
+    pub fn set_options(&mut self, options: &'static str) {
+        self.setup.kernel_options = options;
+        self.setup.options = vec![options.to_owned()];
+    }
+
+    /// Has the next mount be by `backend`.
+    pub fn set_backend(&mut self, backend: Backend) {
+        assert!(!self.is_mounted);
+        self.backend = backend;
+    }
+
+    /// Takes everything out of the upper and the work directory of what is not mounted.
+    pub fn empty_upper(&self) {
+        assert!(!self.is_mounted);
+        for (name, value) in super::xattrs(&self.upper("")) {
+            if name.starts_with("trusted.overlay.") || name.starts_with("user.overlay.") {
+                rustix::fs::lremovexattr(self.upper(""), &name)
+                    .unwrap_or_else(|error| panic!("{name}={value:?}: {error}"));
+            }
+        }
+        for dir in ["upper", "work"] {
+            for entry in fs::read_dir(self.setup.path(dir)).unwrap() {
+                let entry = entry.unwrap();
+                let path = entry.path();
+                let result = if entry.file_type().unwrap().is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+                result.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            }
+        }
+    }
+
+    /// Unmounts, lets `change` change the layers, and mounts again.
+    pub fn change_layers(&mut self, change: impl FnOnce(&Self)) {
+        self.unmount();
+        change(self);
+        self.before = self.setup.below().map(|lower| Snapshot::of(lower, Detail::Layer)).collect();
+        self.mount();
+    }
+
     /// Unmounts; the layers stay.
     pub fn unmount(&mut self) {
         if let Err(error) = self.try_unmount() {
@@ -323,14 +439,32 @@ impl Mounted {
         }
     }
 
+    /// Unmounts what was mounted with `volatile`, which leaves something in the work directory.
+    pub fn unmount_dirty(&mut self) {
+        let incompat = self.setup.path("work/work/incompat");
+        let away = self.setup.path("incompat");
+        fs::rename(&incompat, &away).unwrap();
+        self.unmount();
+        fs::rename(&away, &incompat).unwrap();
+    }
+
     /// Mounts what was unmounted.
+    #[track_caller]
     pub fn mount(&mut self) {
+        if let Err(error) = self.try_mount() {
+            panic!("{error}");
+        }
+    }
+
+    /// Mounts what was unmounted, or tells why that is refused.
+    pub fn try_mount(&mut self) -> Result<(), String> {
         assert!(!self.is_mounted);
         match self.backend {
-            Backend::Kernel => self.mount_kernel(),
-            Backend::Plyfs => self.mount_plyfs(),
+            Backend::Kernel => self.mount_kernel().map_err(|error| format!("the kernel's overlayfs: {error}"))?,
+            Backend::Plyfs => self.mount_plyfs()?,
         }
         self.is_mounted = true;
+        Ok(())
     }
 
     /// Kills the daemon, whose mount stays.
@@ -348,39 +482,62 @@ impl Mounted {
         self.mount();
     }
 
-    fn layers(&self) -> OsString {
-        let mut data = OsString::from("lowerdir=");
-        for (number, lower) in self.setup.lowers.iter().enumerate() {
-            if number > 0 {
-                data.push(":");
+    /// The options that name the layers.
+    fn layers(&self) -> Vec<(&'static str, OsString)> {
+        let setup = &self.setup;
+        let mut options = Vec::new();
+        if let Some(list) = &setup.lower_list {
+            options.push(("lowerdir", list.clone()));
+        } else if setup.one_by_one {
+            options.extend(setup.lowers.iter().map(|lower| ("lowerdir+", lower.into())));
+            options.extend(setup.data.iter().map(|layer| ("datadir+", layer.into())));
+        } else {
+            let lowers: Vec<&OsStr> = setup.lowers.iter().map(|lower| lower.as_os_str()).collect();
+            let mut list = lowers.join(OsStr::new(":"));
+            for layer in &setup.data {
+                list.push("::");
+                list.push(layer);
             }
-            data.push(lower);
+            options.push(("lowerdir", list));
         }
-        if self.setup.writable {
-            for (name, path) in [(",upperdir=", "upper"), (",workdir=", "work")] {
-                data.push(name);
-                data.push(self.setup.path(path));
-            }
+        if setup.writable {
+            options.push(("upperdir", setup.path("upper").into()));
+            options.push(("workdir", setup.path("work").into()));
         }
-        data
+        options
     }
 
-    fn mount_kernel(&self) {
-        let mut data = self.layers();
-        if self.setup.writable {
-            data.push(",");
-            data.push(self.setup.kernel_options);
+    fn mount_kernel(&self) -> Result<(), Errno> {
+        let mut options = self.layers();
+        if self.setup.writable || self.setup.kernel_options != WRITABLE {
+            for option in self.setup.kernel_options.split(',') {
+                let (name, value) = option.split_once('=').unwrap_or((option, ""));
+                options.push((name, value.into()));
+            }
         }
-        let data = std::ffi::CString::new(std::os::unix::ffi::OsStringExt::into_vec(data)).unwrap();
-        mount("overlay", self.path(""), "overlay", MountFlags::empty(), Some(data.as_c_str()))
-            .unwrap_or_else(|error| panic!("the kernel's overlayfs: {error}"));
+        // Not by mount(2), which takes a page of options.
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (name, value) in options {
+            if value.is_empty() {
+                fsconfig_set_flag(&context, name)?;
+            } else {
+                fsconfig_set_string(&context, name, value)?;
+            }
+        }
+        fsconfig_create(&context)?;
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&mount, "", rustix::fs::CWD, self.path(""), flags)
     }
 
-    fn mount_plyfs(&mut self) {
+    fn mount_plyfs(&mut self) -> Result<(), String> {
         self.epoch += 1;
         let log = fs::File::create(self.log()).unwrap();
-        let mut options = self.layers();
-        options.push(",allow_other,dev,suid");
+        let mut options = OsString::from("allow_other,dev,suid");
+        for (name, value) in self.layers() {
+            options.push(format!(",{name}="));
+            options.push(value);
+        }
         for option in &self.setup.options {
             options.push(",");
             options.push(option);
@@ -402,16 +559,18 @@ impl Mounted {
         let start = Instant::now();
         while !is_fuse(&self.path("")) {
             if let Some(status) = daemon.try_wait().unwrap() {
-                panic!("plyfs ended with {status}: {}", self.said());
+                assert!(!status.success(), "plyfs ended without a mount");
+                return Err(format!("plyfs ended with {status}: {}", self.said()));
             }
             if start.elapsed() > PATIENCE {
                 let _ = daemon.kill();
                 let _ = daemon.wait();
-                panic!("plyfs does not mount: {}", self.said());
+                return Err(format!("plyfs does not mount: {}", self.said()));
             }
             sleep(Duration::from_millis(2));
         }
         self.daemon = Some(daemon);
+        Ok(())
     }
 
     fn log(&self) -> PathBuf {
@@ -492,7 +651,7 @@ impl Drop for Mounted {
         let lowers: Vec<_> = if panicking() || result.is_err() {
             Vec::new()
         } else {
-            self.setup.lowers.iter().map(|lower| Snapshot::of(lower, Detail::Layer)).collect()
+            self.setup.below().map(|lower| Snapshot::of(lower, Detail::Layer)).collect()
         };
         if !panicking() {
             if let Err(error) = result {

@@ -9,12 +9,16 @@ mod layer;
 mod os;
 mod snapshot;
 mod user;
+mod volume;
+mod written;
 
 pub use fixture::{Backend, Mounted, Setup};
 pub use layer::{Form, Layer};
 pub use os::*;
 pub use snapshot::{Detail, Snapshot};
 pub use user::{User, as_user, as_user_in};
+pub use volume::{Filesystem, Volume};
+pub use written::{FEW_BLOCKS, assert_same_lines, written};
 
 /// Leaves the test where the process is not root, loudly.
 macro_rules! needs_root {

@@ -31,6 +31,8 @@ pub struct Caches {
     pub listings: Listings,
     /// Open directories.
     pub dirs: Cache<DirKey, Arc<OwnedFd>>,
+    /// Open files of a read-only mount, by inode number.
+    pub files: Cache<u64, Arc<OwnedFd>>,
 }
 
 /// A directory of one layer.
@@ -50,6 +52,7 @@ impl Caches {
             names: Names { names: Cache::new(sizes.missing), hasher: RandomState::new() },
             listings: Listings::new(sizes.listings),
             dirs: Cache::new(sizes.dirs),
+            files: Cache::new(sizes.dirs),
         }
     }
 }

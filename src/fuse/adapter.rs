@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
@@ -25,7 +25,9 @@ use crate::overlay::{Caller, Overlay};
 
 use super::awake::Awake;
 use super::pool::Pool;
-use super::reply::{GENERATION, Refuse, answer, guarded, keeps, send_empty, send_entry, send_written, send_xattr};
+use super::reply::{
+    GENERATION, Refuse, answer, guarded, keeps, send_empty, send_entry, send_statfs, send_written, send_xattr,
+};
 use super::through::Through;
 use super::{Settings, convert, ioctl, session};
 
@@ -51,6 +53,8 @@ pub(super) struct Adapter {
     writeback: bool,
     passthrough: bool,
     through: Arc<Through>,
+    /// Files are opened without asking: nothing changes, and everybody may.
+    opens_free: bool,
     /// The only user besides root who may use the mount, if others may not.
     only: Option<u32>,
 }
@@ -71,6 +75,7 @@ impl Adapter {
             writeback: settings.writeback,
             passthrough: settings.passthrough,
             through: Arc::new(Through::new()),
+            opens_free: false,
             only,
         })
     }
@@ -135,6 +140,9 @@ macro_rules! is_slow {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // The kernel tells with that flag that it can do without.
+        let can_be_free = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        self.opens_free = can_be_free && self.overlay.is_read_only() && self.only.is_none();
         if session::negotiate(config, self.overlay.has_acls(), self.writeback, self.passthrough) {
             self.through.turn_on();
         }
@@ -289,6 +297,10 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens_free {
+            // The kernel need not ask again: it opens files by itself, and reads them by their inode.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         let flags = self.open_flags(flags.0);
         let is_slow = match (flags.intersects(OFlags::WRONLY | OFlags::RDWR), flags.contains(OFlags::TRUNC)) {
             (true, false) => is_slow!(self, ino),
@@ -326,7 +338,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         file: FileHandle,
         offset: u64,
         size: u32,
@@ -340,7 +352,10 @@ impl Filesystem for Adapter {
                 buffer.resize(len, 0);
             }
             let buffer = buffer.get_mut(..len).unwrap_or_default();
-            let result = guarded(|| self.overlay.read(file.0, offset, buffer));
+            let result = guarded(|| match file.0 {
+                0 => self.overlay.read_unopened(ino.0, offset, buffer),
+                file => self.overlay.read(file, offset, buffer),
+            });
             answer(reply, || result, |reply, read| reply.data(buffer.get(..read).unwrap_or_default()));
         });
     }
@@ -436,23 +451,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        answer(
-            reply,
-            || self.overlay.statfs(),
-            |reply, stat| {
-                let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-                reply.statfs(
-                    stat.f_blocks,
-                    stat.f_bfree,
-                    stat.f_bavail,
-                    stat.f_files,
-                    stat.f_ffree,
-                    small(stat.f_bsize),
-                    small(stat.f_namemax),
-                    small(stat.f_frsize),
-                );
-            },
-        );
+        answer(reply, || self.overlay.statfs(), send_statfs);
     }
 
     fn setxattr(
@@ -534,13 +533,17 @@ impl Filesystem for Adapter {
         self.pool.run(move || answer(reply, work, send_empty));
     }
 
-    fn lseek(&self, _request: &Request, _ino: INodeNo, file: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, _request: &Request, ino: INodeNo, file: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let work = || {
             let offset = u64::try_from(offset).map_err(|_| Error::new(Errno::NXIO, "seek"))?;
-            match whence {
-                libc::SEEK_DATA => self.overlay.seek(file.0, offset, false),
-                libc::SEEK_HOLE => self.overlay.seek(file.0, offset, true),
-                _ => Err(Error::new(Errno::INVAL, "seek")),
+            let hole = match whence {
+                libc::SEEK_DATA => false,
+                libc::SEEK_HOLE => true,
+                _ => return Err(Error::new(Errno::INVAL, "seek")),
+            };
+            match file.0 {
+                0 => self.overlay.seek_unopened(ino.0, offset, hole),
+                file => self.overlay.seek(file, offset, hole),
             }
         };
         answer(reply, work, |reply, offset| reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)));

@@ -8,6 +8,8 @@ use fuser::{
     ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
+use rustix::fs::StatVfs;
+
 use crate::attr::{Attr, Kind};
 use crate::error::{Errno, Error, Result};
 
@@ -98,6 +100,21 @@ pub(super) fn send_empty(reply: ReplyEmpty, (): ()) {
 /// Sends how many bytes were written.
 pub(super) fn send_written(reply: ReplyWrite, written: usize) {
     reply.written(u32::try_from(written).unwrap_or(u32::MAX));
+}
+
+/// Sends the filesystem's figures.
+pub(super) fn send_statfs(reply: ReplyStatfs, stat: StatVfs) {
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    reply.statfs(
+        stat.f_blocks,
+        stat.f_bfree,
+        stat.f_bavail,
+        stat.f_files,
+        stat.f_ffree,
+        small(stat.f_bsize),
+        small(stat.f_namemax),
+        small(stat.f_frsize),
+    );
 }
 
 /// Sends an attribute's value, or a list of names, as far as there is room for it.

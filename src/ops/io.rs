@@ -2,7 +2,7 @@
 //!
 //! A file that was opened before its copy-up goes on with the upper's file, so that it sees what is written later.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -140,17 +140,28 @@ impl Overlay {
     /// # Errors
     /// Those of pread(2).
     pub fn read(&self, file: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let backing = self.backing(&*self.file(file)?)?;
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match io::pread(&*backing.fd, rest, offset.saturating_add(done as u64)) {
-                Ok(0) => break,
-                Ok(read) => done = done.saturating_add(read),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::new(errno, "read")),
-            }
+        read_at(&self.backing(&*self.file(file)?)?.fd, offset, buffer)
+    }
+
+    /// As [`Overlay::read`], of a file on a read-only mount that was opened without asking us.
+    ///
+    /// # Errors
+    /// Those of pread(2) and of opening it.
+    pub fn read_unopened(&self, ino: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        read_at(&*self.unopened(ino)?, offset, buffer)
+    }
+
+    /// The file behind an inode that never changes.
+    fn unopened(&self, ino: u64) -> Result<Arc<OwnedFd>> {
+        if !self.is_read_only() {
+            return Err(Error::new(Errno::BADF, "read without a handle"));
         }
-        Ok(done)
+        if let Some(fd) = self.caches.files.get(&ino) {
+            return Ok(fd);
+        }
+        let fd = self.open_backing(&self.inode(ino)?, OFlags::RDONLY)?.fd;
+        self.caches.files.put(ino, Arc::clone(&fd));
+        Ok(fd)
     }
 
     /// Writes `data` at `offset`, and returns how many bytes were written: fewer when space ran out. `drops_setid` says
@@ -264,9 +275,15 @@ impl Overlay {
     /// # Errors
     /// `ENXIO` where there is none.
     pub fn seek(&self, file: u64, offset: u64, hole: bool) -> Result<u64> {
-        let backing = self.backing(&*self.file(file)?)?;
-        let from = if hole { SeekFrom::Hole(offset) } else { SeekFrom::Data(offset) };
-        fs::seek(&*backing.fd, from).during("seek")
+        seek_in(&self.backing(&*self.file(file)?)?.fd, offset, hole)
+    }
+
+    /// As [`Overlay::seek`], in a file on a read-only mount that was opened without asking us.
+    ///
+    /// # Errors
+    /// `ENXIO` where there is none; those of opening it.
+    pub fn seek_unopened(&self, ino: u64, offset: u64, hole: bool) -> Result<u64> {
+        seek_in(&*self.unopened(ino)?, offset, hole)
     }
 
     /// Copies a range from one open file to another, and returns how many bytes were copied.
@@ -299,4 +316,22 @@ impl Overlay {
         self.touched(&to.inode);
         Ok(copied)
     }
+}
+
+fn read_at(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match io::pread(fd, rest, offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(read) => done = done.saturating_add(read),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new(errno, "read")),
+        }
+    }
+    Ok(done)
+}
+
+fn seek_in(fd: &OwnedFd, offset: u64, hole: bool) -> Result<u64> {
+    let from = if hole { SeekFrom::Hole(offset) } else { SeekFrom::Data(offset) };
+    fs::seek(fd, from).during("seek")
 }

@@ -181,7 +181,7 @@ fn a_wrong_command_line_is_told_in_one_line() {
         (&["-o", "lowerdir=a,timeout=x", "m"], "timeout=x: not a number of seconds"),
         (&["-o", "lowerdir=a,fsync", "m"], "fsync: needs a value"),
         (&["-o", "lowerdir=a,volatile=1", "m"], "volatile=1: takes no value"),
-        (&["-o", "lowerdir=a::b", "m"], "lowerdir=a::b: layers for data only (::) are not supported"),
+        (&["-o", "lowerdir=a::b:c", "m"], "lowerdir=a::b:c: has a layer to be merged (:) below one for data only (::)"),
         (&["-o", "lowerdir=a,uidmapping=0:1:2", "m"], "uidmapping=0:1:2: not supported"),
         (&["-o", "lowerdir=a,remount", "m"], "remount: mount it anew to change options"),
         (&["umount"], "the following required arguments were not provided: <MOUNTPOINT>"),

@@ -508,26 +508,38 @@ impl Mounted {
     }
 
     fn mount_kernel(&self) -> Result<(), Errno> {
-        let mut options = self.layers();
-        if self.setup.writable || self.setup.kernel_options != WRITABLE {
-            for option in self.setup.kernel_options.split(',') {
-                let (name, value) = option.split_once('=').unwrap_or((option, ""));
-                options.push((name, value.into()));
-            }
+        let layers = self.layers();
+        let options = self.setup.kernel_options;
+        let options = if self.setup.writable || options != WRITABLE { options } else { "" };
+        if self.setup.one_by_one {
+            return self.mount_kernel_one_by_one(&layers, options);
         }
-        // Not by mount(2), which takes a page of options.
+        let mut data = OsString::from(options);
+        for (name, value) in layers {
+            data.push(if data.is_empty() { "" } else { "," });
+            data.push(name);
+            data.push("=");
+            data.push(value);
+        }
+        let data = std::ffi::CString::new(std::os::unix::ffi::OsStringExt::into_vec(data)).unwrap();
+        mount("overlay", self.path(""), "overlay", MountFlags::empty(), Some(data.as_c_str()))
+    }
+
+    /// What mount(2) cannot say.
+    fn mount_kernel_one_by_one(&self, layers: &[(&str, OsString)], options: &str) -> Result<(), Errno> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        for (name, value) in options {
-            if value.is_empty() {
-                fsconfig_set_flag(&context, name)?;
-            } else {
-                fsconfig_set_string(&context, name, value)?;
+        for (name, value) in layers {
+            fsconfig_set_string(&context, *name, value)?;
+        }
+        for option in options.split(',') {
+            match option.split_once('=') {
+                Some((name, value)) => fsconfig_set_string(&context, name, value)?,
+                None => fsconfig_set_flag(&context, option)?,
             }
         }
         fsconfig_create(&context)?;
         let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&mount, "", rustix::fs::CWD, self.path(""), flags)
+        move_mount(&mount, "", rustix::fs::CWD, self.path(""), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
     }
 
     fn mount_plyfs(&mut self) -> Result<(), String> {

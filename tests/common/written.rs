@@ -20,7 +20,8 @@ pub fn written(tree: &Mounted) -> Vec<String> {
         }
         for (name, value) in xattrs(&tree.upper(&path)) {
             // A number drawn for each upper, and what binds an index to its lower layer.
-            if !name.ends_with(".overlay.uuid") && !(path.is_empty() && name.ends_with(".overlay.origin")) {
+            let is_binding = path.is_empty() && name.ends_with(".overlay.origin");
+            if !is_binding && !name.ends_with(".overlay.uuid") {
                 line += &format!(", {name}={}", value.escape_ascii());
             }
         }

@@ -259,3 +259,38 @@ fn upper_goes_from_one_to_the_other_on_every_filesystem() {
         before.assert_eq(&tree.tree(), &format!("{filesystem:?}: on plyfs again"));
     }
 }
+
+#[test]
+fn lower_layer_is_an_overlay_of_an_erofs_image_and_data() {
+    needs_root!();
+    if let Some(reason) = Filesystem::Erofs.is_missing() {
+        skip!(reason);
+    }
+    // As images are mounted whose files are kept by their digest.
+    // The thread gets its own mounts with its first setup.
+    drop(Setup::new());
+    let dir = scratch();
+    let source = Layer::at(dir.path().join("source"));
+    source.file("plain", "plain").file("d/f", "").mode("d/f", 0o640).owner("d/f", 1001, 1002);
+    source.xattr("d/f", "trusted.overlay.metacopy", "").xattr("d/f", "trusted.overlay.redirect", "/ab/cdef");
+    fs::OpenOptions::new().write(true).open(source.path("d/f")).unwrap().set_len(300_000).unwrap();
+    let volume = Volume::of(Filesystem::Erofs, &source.path(""), dir.path().join("image"));
+    for (inside, outside) in [(Backend::Kernel, Backend::chosen()), (Backend::chosen(), Backend::chosen())] {
+        let image = Setup::new().read_only().both("metacopy=on").lower_at(&volume.path);
+        let image = image.data(|data| data.file("ab/cdef", vec![7; 300_000])).mount_by(inside);
+        let mut tree = Setup::new().both(OPTIONS).lower_at(image.path("")).mount_by(outside);
+        let ino = tree.ino("d/f");
+        assert!(fs::read(tree.path("d/f")).unwrap() == [7; 300_000]);
+        tree.append("d/f", "+");
+        tree.append("plain", "+");
+        rename(&tree, "d", "e").unwrap();
+        for _ in 0..2 {
+            assert_eq!((tree.stat("e/f").st_size, tree.read("plain").as_str()), (300_001, "plain+"));
+            assert_eq!((tree.stat("e/f").st_mode & 0o777, tree.stat("e/f").st_uid), (0o640, 1001));
+            if outside == Backend::Plyfs {
+                assert_eq!(tree.ino("e/f"), ino);
+            }
+            tree.remount();
+        }
+    }
+}

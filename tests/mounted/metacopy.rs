@@ -169,7 +169,8 @@ fn opening_for_reading_and_looking_complete_nothing() {
 #[test]
 fn change_of_data_completes_the_copy() {
     type Change = fn(&Path) -> Result<(), Errno>;
-    let changes: &[(&str, Change, fn(Vec<u8>) -> Vec<u8>)] = &[
+    type Model = fn(Vec<u8>) -> Vec<u8>;
+    let changes: &[(&str, Change, Model)] = &[
         ("opened for writing", |f| open(f, OFlags::WRONLY).map(drop), |data| data),
         ("opened for both", |f| open(f, OFlags::RDWR).map(drop), |data| data),
         (
@@ -225,6 +226,14 @@ fn change_of_data_completes_the_copy() {
             },
             |mut data| {
                 data[4096..8192].fill(0);
+                data
+            },
+        ),
+        (
+            "allocated beyond its end",
+            |f| rustix::fs::fallocate(open(f, OFlags::WRONLY)?, FallocateFlags::empty(), SIZE as u64, 100),
+            |mut data| {
+                data.resize(SIZE + 100, 0);
                 data
             },
         ),
@@ -847,4 +856,58 @@ fn without_metacopy_every_change_copies_data() {
         tree.unmount();
         tree.empty_upper();
     }
+}
+
+#[test]
+fn completion_that_is_killed_leaves_the_metacopy_or_the_file() {
+    plyfs_only!("the kernel's overlayfs cannot be killed");
+    const ROUNDS: u64 = 12;
+    let setup = Setup::new().both(ON);
+    let mut tree = mount!(setup.lower(|l| (0..ROUNDS).fold(l, |l, number| l.file(format!("f{number}"), content()))));
+    for number in 0..ROUNDS {
+        let name = format!("f{number}");
+        chmod(tree.path(&name), 0o600).unwrap();
+        thread::scope(|scope| {
+            let path = tree.path(&name);
+            // It fails when the daemon is gone.
+            scope.spawn(move || open(path, OFlags::WRONLY).map(drop).ok());
+            thread::sleep(std::time::Duration::from_micros(number * 300));
+            tree.kill_daemon();
+        });
+        tree.recover();
+        assert!(fs::read(tree.path(&name)).unwrap() == content(), "{name}: other data");
+        assert_eq!((tree.stat(&name).st_mode & 0o777, tree.stat(&name).st_size), (0o600, SIZE as i64), "{name}");
+        let upper = fs::read(tree.upper(&name)).unwrap();
+        assert!(xattr(&tree.upper(&name), MARK).is_ok() || upper == content(), "{name}: unmarked without its data");
+        tree.append(&name, "+");
+        assert!(fs::read(tree.path(&name)).unwrap() == [content(), b"+".to_vec()].concat(), "{name}");
+    }
+}
+
+#[test]
+fn many_names_of_a_lower_file_share_an_index_entry_in_every_state() {
+    let mut tree = mount!(setup());
+    let entries = |tree: &Mounted| -> Vec<std::path::PathBuf> {
+        let entries = fs::read_dir(tree.beside("work/index")).unwrap().map(|entry| entry.unwrap().path());
+        // The kernel's overlayfs stages there as well.
+        entries.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('#')).collect()
+    };
+    chmod(tree.path("h1"), 0o600).unwrap();
+    let index = entries(&tree);
+    assert_eq!(index.len(), 1, "{index:?}");
+    assert_eq!(xattr(&index[0], MARK).as_deref(), Ok(&b""[..]));
+    assert_eq!(lstat(&index[0]).unwrap().st_ino, lstat(tree.upper("h1")).unwrap().st_ino);
+    tree.append("h1", "+");
+    assert_eq!(xattr(&index[0], MARK), Err(Errno::NODATA));
+    tree.remount();
+    assert_eq!(fs::read(tree.path("d/h3")).unwrap().len(), SIZE + 1);
+    for name in ["h1", "h2", "d/h3"] {
+        fs::remove_file(tree.path(name)).unwrap();
+    }
+    // Nothing is left of it but that it is gone.
+    for entry in entries(&tree) {
+        assert_eq!(lstat(&entry).unwrap().st_size, 0, "{entry:?}");
+    }
+    tree.remount();
+    assert!(!tree.exists("h1") && !tree.exists("d/h3"));
 }

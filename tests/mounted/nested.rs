@@ -51,16 +51,13 @@ fn exercise(tree: &mut Mounted, what: &str) {
             (["a", "b", "deep"].map(Into::into).into(), vec!["new".into()])
         );
         assert_eq!((tree.read("moved/deep/x").as_str(), tree.read("h1").as_str()), ("x+", "h+"), "{what}");
-        // The kernel's overlayfs keeps no index for lower layers that have no file handles.
+        // The kernel's overlayfs keeps neither index nor numbers for lower layers that have no file handles.
         if tree.backend() == Backend::Plyfs {
+            assert_eq!(tree.ino("f"), ino, "{what}");
             assert_eq!((tree.read("h2").as_str(), tree.ino("h2")), ("h+", tree.ino("h1")), "{what}");
         }
         assert!(!tree.exists("gone") && !tree.exists("d") && !tree.exists("e/c"), "{what}");
-        assert_eq!(
-            (tree.stat("f").st_uid, tree.stat("f").st_mode & 0o777, tree.ino("f")),
-            (1001, 0o640, ino),
-            "{what}"
-        );
+        assert_eq!((tree.stat("f").st_uid, tree.stat("f").st_mode & 0o777), (1001, 0o640), "{what}");
         tree.remount();
         before.assert_eq(&tree.tree(), &format!("{what}: after remount"));
     }

@@ -152,8 +152,6 @@ fn a_file_that_becomes_set_id_while_a_stranger_has_it_open_loses_the_bit() {
     other.write_all_at(b"y", 0).unwrap();
     drop(other);
     // The kernel tells of the end of an open file a little later.
-    while tree.stat("f").st_mode & 0o7777 != 0o777 {
-        std::thread::yield_now();
-    }
+    wait_until("the bit is gone", || tree.stat("f").st_mode & 0o7777 == 0o777);
     assert_eq!(tree.read("f"), "y");
 }

@@ -190,3 +190,20 @@ fn directory_renamed_by_one_is_followed_and_moved_on_by_the_other() {
         before.assert_eq(&tree.tree(), &format!("{from} to {to}, on {next:?}"));
     }
 }
+
+#[test]
+fn redirect_longer_than_the_kernel_writes_is_read_by_it() {
+    let deep = format!("{0}/{0}", "n".repeat(200));
+    let mut tree = mount!(setup().both("redirect_dir=on,index=on").lower(|l| l.file(format!("{deep}/d/f"), "f")));
+    let moved = rename(&tree, &format!("{deep}/d"), "short");
+    if tree.backend() == Backend::Kernel {
+        assert_eq!(moved, Err(Errno::XDEV));
+        return;
+    }
+    moved.unwrap();
+    for backend in [Backend::Plyfs, Backend::Kernel, Backend::Plyfs] {
+        tree.switch_to(backend);
+        assert_eq!(tree.read("short/f"), "f", "{backend:?}");
+        assert_eq!(tree.list(&deep), Vec::<String>::new(), "{backend:?}");
+    }
+}

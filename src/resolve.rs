@@ -140,11 +140,11 @@ impl Overlay {
         (fresh, shown)
     }
 
-    /// Takes back `count` lookups of `ino`.
-    pub fn forget(&self, ino: u64, count: u64) {
-        if let Some(inode) = self.table.forget(ino, count) {
-            self.let_go(&inode);
-        }
+    /// Takes back `count` lookups of `ino`; returns whether it is not known any more.
+    pub fn forget(&self, ino: u64, count: u64) -> bool {
+        let Some(inode) = self.table.forget(ino, count) else { return false };
+        self.let_go(&inode);
+        true
     }
 
     /// What the layers hold under `name` in `parent`.

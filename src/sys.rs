@@ -3,6 +3,7 @@
 pub mod creds;
 pub mod fileattr;
 pub mod handle;
+pub mod memory;
 pub mod mount;
 pub mod sched;
 pub mod tree;

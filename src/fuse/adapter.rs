@@ -9,19 +9,21 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
 use crate::error::{Errno, Error, Result};
 use crate::ops::SetAttr;
 use crate::overlay::{Caller, Overlay};
+use crate::sys::memory;
 
 use super::awake::Awake;
 use super::pool::Pool;
@@ -33,6 +35,8 @@ use super::{Settings, convert, ioctl, session};
 
 /// Threads for what takes long.
 const WORKERS: usize = 4;
+/// After so many forgotten inodes, memory is given back.
+const MANY: u64 = 1 << 16;
 /// As good as without end.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -55,6 +59,8 @@ pub(super) struct Adapter {
     through: Arc<Through>,
     /// Files are opened without asking: nothing changes, and everybody may.
     opens_free: bool,
+    /// How many inodes the kernel has forgotten.
+    forgotten: AtomicU64,
     /// The only user besides root who may use the mount, if others may not.
     only: Option<u32>,
 }
@@ -76,6 +82,7 @@ impl Adapter {
             passthrough: settings.passthrough,
             through: Arc::new(Through::new()),
             opens_free: false,
+            forgotten: AtomicU64::new(0),
             only,
         })
     }
@@ -159,12 +166,13 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        let forget = || {
-            self.overlay.forget(ino.0, count);
-            Ok(())
-        };
-        if let Err(error) = guarded(forget) {
-            log::error!("{error}");
+        match guarded(|| Ok(self.overlay.forget(ino.0, count))) {
+            // The kernel forgets in masses, when it is short of memory itself.
+            Ok(true) if self.forgotten.fetch_add(1, Ordering::Relaxed).is_multiple_of(MANY) => {
+                self.pool.run(memory::give_back);
+            }
+            Ok(_) => {}
+            Err(error) => log::error!("{error}"),
         }
     }
 
@@ -571,10 +579,6 @@ impl Filesystem for Adapter {
 
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
         // The kernel checks permissions by itself.
-        reply.error(fuser::Errno::ENOSYS);
-    }
-
-    fn bmap(&self, _request: &Request, _ino: INodeNo, _block_size: u32, _block: u64, reply: ReplyBmap) {
         reply.error(fuser::Errno::ENOSYS);
     }
 

@@ -9,6 +9,8 @@ use crate::lock::{Mutex, rank};
 use super::Inode;
 
 const SHARDS: usize = 16;
+/// For so few entries memory does not matter.
+const FEW: usize = 64;
 
 /// Every inode with a lookup count above zero.
 ///
@@ -30,7 +32,6 @@ struct Shard {
 
 impl Shard {
     fn keep(&mut self, ino: u64, inode: &Arc<Inode>) {
-        const FEW: usize = 64;
         if self.forgotten.len() >= self.sweep_at.max(FEW) {
             self.forgotten.retain(|_, inode| inode.strong_count() > 0);
             self.sweep_at = self.forgotten.len().saturating_mul(2);
@@ -79,6 +80,10 @@ impl Table {
             return None;
         }
         let inode = shard.known.remove(&ino)?;
+        let room = shard.known.capacity();
+        if room > FEW && shard.known.len() < room / 4 {
+            shard.known.shrink_to(room / 2);
+        }
         if inode.is_dir() && Arc::strong_count(&inode) > 1 {
             shard.keep(ino, &inode);
         }

@@ -75,6 +75,9 @@ impl Overlay {
                 self.link_up(target, &new_parent, &new_name)?;
             } else {
                 self.begin_link_change(target, &new_parent, &new_name)?;
+                if target.is_dir() {
+                    self.check_empty(target)?;
+                }
             }
         }
         let old = Place { dir: self.upper_dir(&old_parent)?, parent: old_parent, name: old_name };
@@ -111,13 +114,19 @@ impl Overlay {
         Ok(())
     }
 
+    /// Whether the types let `inode` replace `target`, and whether that is empty, as far as the layers below have a say in
+    /// it. A directory of the upper alone is looked at once everything is copied up, as on the kernel's overlayfs.
     fn check_replaceable(&self, inode: &Inode, target: &Arc<Inode>) -> Result<()> {
         match (inode.is_dir(), target.is_dir()) {
             (true, false) => Err(Error::new(Errno::NOTDIR, "rename")),
             (false, true) => Err(Error::new(Errno::ISDIR, "rename")),
-            (true, true) if !self.list(target)?.is_empty() => Err(Error::new(Errno::NOTEMPTY, "rename")),
+            (true, true) if target.state.read().has_lower() => self.check_empty(target),
             _ => Ok(()),
         }
+    }
+
+    fn check_empty(&self, dir: &Arc<Inode>) -> Result<()> {
+        if self.list(dir)?.is_empty() { Ok(()) } else { Err(Error::new(Errno::NOTEMPTY, "rename")) }
     }
 
     fn check_redirect(&self, inode: &Inode) -> Result<()> {

@@ -2,8 +2,8 @@
 //!
 //! A caller waits for us, and we wait for the next caller: each time a processor becomes idle, and waking it takes several
 //! times as long as the request itself, most of all in a virtual machine. Two threads that run only where nothing else
-//! wants to (`SCHED_IDLE`) spin meanwhile, one for either side. They take no time from anybody, and end soon after the
-//! last request.
+//! wants to (`SCHED_IDLE`) spin meanwhile, one for either side. They end soon after the last request, and stay away
+//! from a machine that is busy.
 
 use std::hint::black_box;
 use std::io;
@@ -25,6 +25,11 @@ const BURST_TIME: Duration = Duration::from_millis(2);
 const LINGER: Duration = Duration::from_micros(200);
 /// Turns between two looks at the clock.
 const TURNS: u32 = 200;
+/// Who is kept from running for so long shares the processor with somebody who has work for it. Then it does not sleep
+/// anyway, and spinning only disturbs.
+const SLICE: Duration = Duration::from_micros(500);
+/// How long they leave it alone then.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Requests that have come so far, to any session of this process.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -91,25 +96,35 @@ impl Awake {
 fn serve(ended: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
         thread::park();
-        spin(ended);
+        if !spin(ended) {
+            thread::sleep(PAUSE);
+        }
     }
 }
 
-fn spin(ended: &AtomicBool) {
+/// Spins until there are no requests any more; returns whether nobody else wanted the processor.
+fn spin(ended: &AtomicBool) -> bool {
     let mut seen = REQUESTS.load(Ordering::Relaxed);
-    let mut since = Instant::now();
+    let mut looked = Instant::now();
+    let mut since = looked;
     while !ended.load(Ordering::Relaxed) {
         // Without a pause instruction, at which a hypervisor takes the processor away.
         for turn in 0..TURNS {
             black_box(turn);
         }
+        let now = Instant::now();
+        if now.duration_since(looked) > SLICE {
+            return false;
+        }
+        looked = now;
         let requests = REQUESTS.load(Ordering::Relaxed);
         if requests != seen {
-            (seen, since) = (requests, Instant::now());
-        } else if since.elapsed() > LINGER {
-            return;
+            (seen, since) = (requests, now);
+        } else if now.duration_since(since) > LINGER {
+            break;
         }
     }
+    true
 }
 
 impl Drop for Awake {

@@ -101,18 +101,23 @@ impl Overlay {
         must_copy() && !is_quick()
     }
 
-    /// Whether renaming `name` has to copy data first, as far as that is known without asking the layers.
+    /// Whether renaming `name` may have to copy data first, as far as that is known without asking the layers.
     pub fn rename_copies_data(&self, parent: u64, name: &[u8]) -> bool {
-        matches!(self.caches.names.get(parent, name), Some(Known::Inode(ino)) if self.must_copy_data(ino))
+        match self.caches.names.get(parent, name) {
+            Some(Known::Inode(ino)) => self.must_copy_data(ino),
+            Some(Known::Missing) => false,
+            None => true,
+        }
     }
 
-    /// Whether removing `name` has to copy data first: that of a file which has other names in a lower layer.
+    /// Whether removing `name` may have to copy data first: that of a file which has other names in a lower layer.
     pub fn removal_copies_data(&self, parent: u64, name: &[u8]) -> bool {
         match self.caches.names.get(parent, name) {
-            Some(Known::Inode(ino)) if self.must_copy_data(ino) => {
-                self.caches.attrs.get(ino).is_some_and(|attr| attr.nlink > 1)
+            Some(Known::Inode(ino)) => {
+                self.must_copy_data(ino) && self.caches.attrs.get(ino).is_none_or(|attr| attr.nlink > 1)
             }
-            _ => false,
+            Some(Known::Missing) => false,
+            None => true,
         }
     }
 

@@ -207,7 +207,7 @@ impl Filesystem for Adapter {
         let timeout = self.timeout;
         self.dispatch(
             request,
-            size != Some(0) && is_slow!(self, ino),
+            is_slow!(self, ino),
             reply,
             move |overlay, caller| overlay.setattr(ino.0, &set, file.map(|file| file.0), caller),
             move |reply, attr| reply.attr(&keeps(timeout, &attr), &convert::attr(&attr)),
@@ -311,7 +311,8 @@ impl Filesystem for Adapter {
         }
         let flags = self.open_flags(flags.0);
         let is_slow = match (flags.intersects(OFlags::WRONLY | OFlags::RDWR), flags.contains(OFlags::TRUNC)) {
-            (true, false) => is_slow!(self, ino),
+            // Also to truncate it: somebody may be copying it.
+            (true, _) => is_slow!(self, ino),
             // Looks through all processes.
             (false, true) => true,
             _ => false,
@@ -385,8 +386,8 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, _request: &Request, _ino: INodeNo, _file: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        // Nothing is kept back that would have to be written: the kernel need not ask again.
-        reply.error(fuser::Errno::ENOSYS);
+        // The kernel need not ask again, unless it gathers writes: then it would not write back their times.
+        if self.writeback { reply.ok() } else { reply.error(fuser::Errno::ENOSYS) }
     }
 
     fn release(

@@ -2,6 +2,8 @@
 //!
 //! All are leaves among the locks: held for a moment, never across a syscall. What they hold may be dropped at any time.
 
+mod below;
+mod bounded;
 mod listings;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use crate::config::CacheSizes;
 use crate::lock::{Mutex, rank};
 use crate::name::Name;
 
+pub use self::below::{Below, NameSet};
 pub use self::listings::Listings;
 
 /// The caches of a mount.
@@ -29,6 +32,8 @@ pub struct Caches {
     pub names: Names,
     /// Listings, by the directory's inode number.
     pub listings: Listings,
+    /// Which names lower directories hold, by the directory's id.
+    pub below: Below,
     /// Open directories.
     pub dirs: Cache<DirKey, Arc<OwnedFd>>,
     /// Open files of a read-only mount, by inode number.
@@ -51,6 +56,7 @@ impl Caches {
             attrs: Attrs::new(sizes.attrs),
             names: Names { names: Cache::new(sizes.missing), hasher: RandomState::new() },
             listings: Listings::new(sizes.listings),
+            below: Below::new(sizes.listings),
             dirs: Cache::new(sizes.dirs),
             files: Cache::new(sizes.dirs),
         }

@@ -72,7 +72,7 @@ pub struct CacheSizes {
     pub attrs: usize,
     /// Names known to be missing (`cache_missing=`).
     pub missing: usize,
-    /// Names in cached merged listings, summed over all listings (`cache_listings=`).
+    /// Names in cached merged listings, summed over all listings, and as many of lower directories (`cache_listings=`).
     pub listings: usize,
     /// Open directory descriptors (`cache_dirs=`); lowered to a quarter of the descriptor limit.
     pub dirs: usize,

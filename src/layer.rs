@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{self, Mode, OFlags};
 
@@ -123,6 +123,8 @@ pub struct LowerDir {
     pub xattr_whiteouts: bool,
     /// Whether it holds `.wh.` names, once that is known.
     dot_whiteouts: AtomicU8,
+    /// How often a name was looked for here that is not there.
+    missing: AtomicU32,
 }
 
 const UNKNOWN: u8 = 0;
@@ -143,7 +145,8 @@ impl LowerDir {
     fn make(layer: LayerId, place: Option<(Arc<Self>, Name)>, xattr_whiteouts: bool) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, layer, place, xattr_whiteouts, dot_whiteouts: AtomicU8::new(UNKNOWN) })
+        let dot_whiteouts = AtomicU8::new(UNKNOWN);
+        Arc::new(Self { id, layer, place, xattr_whiteouts, dot_whiteouts, missing: AtomicU32::new(0) })
     }
 
     /// Whether a `.wh.` name has to be looked for here.
@@ -154,6 +157,11 @@ impl LowerDir {
     /// Notes what a full listing has shown.
     pub fn set_dot_whiteouts(&self, some: bool) {
         self.dot_whiteouts.store(if some { SOME } else { NONE }, Ordering::Relaxed);
+    }
+
+    /// Notes that a name was not there; returns how often that was so by now.
+    pub fn note_missing(&self) -> u32 {
+        self.missing.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// The path below the layer's root, for messages.

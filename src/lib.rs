@@ -23,7 +23,7 @@
 //! Imports go down only, and within a floor to the left only.
 //!
 //! ```text
-//! F0  error lock name attr sys at times running
+//! F0  error lock name attr sys at scan times running
 //! F1  acl layer config
 //! F2  merge
 //! F3  listing inode cache handle
@@ -67,5 +67,6 @@ pub mod ops;
 pub mod overlay;
 mod resolve;
 pub mod running;
+pub mod scan;
 pub mod sys;
 pub mod times;

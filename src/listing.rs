@@ -34,7 +34,7 @@ impl ListEntry {
 }
 
 /// Where a name stands, by its hash: two names at one place are as good as never.
-fn place_of(name: &[u8]) -> u64 {
+pub(crate) fn place_of(name: &[u8]) -> u64 {
     // Without random keys: layers are listed in the same order by every mount.
     let mut hasher = DefaultHasher::new();
     hasher.write(name);

@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit};
 
 use crate::at::At;
@@ -483,13 +483,4 @@ fn lower_roots(lowers: &[Layer], dialect: Dialect) -> Result<Vec<Arc<LowerDir>>>
         Ok(LowerDir::root(id, marks.opaque == Opaque::XattrWhiteouts))
     };
     lowers.iter().enumerate().map(root).collect()
-}
-
-/// Opens a directory for listing, without moving its access time where that is allowed.
-pub(crate) fn open_listing(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match fs::openat(dir.as_fd(), ".", flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => fs::openat(dir.as_fd(), ".", flags, Mode::empty()),
-        result => result,
-    }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use lru::LruCache;
-
 use crate::listing::Listing;
 use crate::lock::{Mutex, rank};
 
 use super::Counter;
+use super::bounded::{Bounded, Names};
 
 /// Merged listings, bounded by the names in all of them.
 #[derive(Debug)]
@@ -20,9 +19,9 @@ pub struct Listings {
 #[derive(Debug)]
 struct Inner {
     /// What directories hold, by inode number.
-    current: Bounded,
+    current: Bounded<Listing>,
     /// What directories held when somebody began to list them, who goes on with that.
-    begun: Bounded,
+    begun: Bounded<Listing>,
     /// How many changes there were to directories.
     changes: u64,
     /// Which of them was the last, for parts of all directories.
@@ -35,9 +34,9 @@ impl Listings {
     /// Nothing is known; listings of up to `limit` names will be.
     pub fn new(limit: usize) -> Self {
         let inner = Inner {
-            current: Bounded { map: LruCache::unbounded(), names: 0, limit, least: 0 },
+            current: Bounded::new(limit, 0),
             // Whoever lists a directory that is too long to be kept is not to begin anew with each part of it.
-            begun: Bounded { map: LruCache::unbounded(), names: 0, limit, least: 2 },
+            begun: Bounded::new(limit, 2),
             changes: 0,
             last: [0; PARTS],
         };
@@ -103,53 +102,19 @@ impl Listings {
 
     /// How many names all listings hold that are kept.
     pub fn names(&self) -> usize {
-        self.inner.lock().current.names
+        self.inner.lock().current.names()
+    }
+}
+
+impl Names for Listing {
+    fn names(&self) -> usize {
+        self.len()
     }
 }
 
 impl Inner {
     fn last(&mut self, dir: u64) -> Option<&mut u64> {
         self.last.get_mut(dir as usize % PARTS)
-    }
-}
-
-/// Listings that hold so many names together, but for the `least` that were asked for last.
-#[derive(Debug)]
-struct Bounded {
-    map: LruCache<u64, Arc<Listing>>,
-    names: usize,
-    limit: usize,
-    least: usize,
-}
-
-impl Bounded {
-    fn get(&mut self, dir: u64) -> Option<Arc<Listing>> {
-        self.map.get(&dir).cloned()
-    }
-
-    /// Returns what goes for it, to be dropped without the lock.
-    fn put(&mut self, dir: u64, listing: Arc<Listing>) -> Vec<Arc<Listing>> {
-        let mut dropped = Vec::new();
-        if listing.len() > self.limit && self.least == 0 {
-            return dropped;
-        }
-        self.names = self.names.saturating_add(listing.len());
-        if let Some((_, old)) = self.map.push(dir, listing) {
-            self.names = self.names.saturating_sub(old.len());
-            dropped.push(old);
-        }
-        while self.names > self.limit && self.map.len() > self.least {
-            let Some((_, old)) = self.map.pop_lru() else { break };
-            self.names = self.names.saturating_sub(old.len());
-            dropped.push(old);
-        }
-        dropped
-    }
-
-    fn remove(&mut self, dir: u64) -> Option<Arc<Listing>> {
-        let removed = self.map.pop(&dir)?;
-        self.names = self.names.saturating_sub(removed.len());
-        Some(removed)
     }
 }
 

@@ -13,8 +13,9 @@ use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Backing, OpenFile};
 use crate::inode::Inode;
-use crate::overlay::{Caller, Overlay, Stale, open_listing};
+use crate::overlay::{Caller, Overlay, Stale};
 use crate::running::is_running;
+use crate::scan::open_listing;
 
 use super::check_mutable;
 
@@ -250,7 +251,7 @@ impl Overlay {
         if !self.syncs() || inode.state.read().upper.is_none() || self.is_read_only() {
             return Ok(());
         }
-        let fd = open_listing(&*self.upper_dir(&inode)?).during("open directory")?;
+        let fd = open_listing(self.upper_dir(&inode)?.as_fd()).during("open directory")?;
         fs::fsync(fd).during("fsync")
     }
 

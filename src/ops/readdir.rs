@@ -1,11 +1,8 @@
 //! Listing directories: the names of all layers, each once, without what is hidden.
 
 use std::collections::HashSet;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-
-use rustix::fs::{FileType, RawDir};
 
 use crate::at::At;
 use crate::attr::{Attr, Kind};
@@ -18,10 +15,9 @@ use crate::layer::work::WhiteoutStyle;
 use crate::layer::{LayerId, LowerDir};
 use crate::listing::{FIRST_PLACE, ListEntry, Listing};
 use crate::name::Name;
-use crate::overlay::{Overlay, open_listing};
+use crate::overlay::Overlay;
+use crate::scan::{Raw, scan};
 
-/// Room for the entries of one call to the kernel.
-const BUFFER: usize = 32 << 10;
 /// Names of AUFS's own that mean nothing to users.
 const DOT_INTERNAL: &[u8] = b".wh..wh.";
 
@@ -165,14 +161,6 @@ struct Merge<'o> {
     entries: Vec<ListEntry>,
 }
 
-/// An entry as a layer's filesystem lists it.
-struct Raw<'a> {
-    name: &'a [u8],
-    ino: u64,
-    /// `None` where the filesystem does not say.
-    kind: Option<Kind>,
-}
-
 impl Merge<'_> {
     fn add_upper(&mut self, dir: &OwnedFd, impure: bool) -> Result<()> {
         let overlay = self.overlay;
@@ -182,7 +170,7 @@ impl Merge<'_> {
         let xattr_whiteouts = opaque.as_deref() == Some(b"x");
         // What a `.wh.` name hides is in the layers below; an entry of the upper's own may lie beside it.
         let mut hidden: Vec<Vec<u8>> = Vec::new();
-        scan(dir, |raw| {
+        scan(dir.as_fd(), |raw| {
             if dot_style && let Some(name) = raw.name.strip_prefix(DOT_WHITEOUT) {
                 hidden.push(name.to_vec());
                 return Ok(());
@@ -214,7 +202,7 @@ impl Merge<'_> {
         // What a layer's `.wh.` names hide is in the layers below it, not in itself.
         let mut hidden: Vec<Vec<u8>> = Vec::new();
         let mut has_dot_names = false;
-        scan(&fd, |raw| {
+        scan(fd.as_fd(), |raw| {
             if let Some(name) = raw.name.strip_prefix(DOT_WHITEOUT) {
                 has_dot_names = true;
                 if !raw.name.starts_with(DOT_INTERNAL) {
@@ -272,30 +260,4 @@ fn shown_kind(at: At<'_>, raw: &Raw<'_>, xattr_whiteouts: bool) -> Result<Option
         return Ok(None);
     }
     Ok(Some(attr.kind()))
-}
-
-/// Calls `each` with the entries of `dir`, without `.` and `..`.
-fn scan(dir: &OwnedFd, mut each: impl FnMut(Raw<'_>) -> Result<()>) -> Result<()> {
-    let fd = open_listing(dir).during("open directory")?;
-    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-    let mut entries = RawDir::new(fd.as_fd(), &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry.during("list directory")?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            FileType::RegularFile => Some(Kind::File),
-            FileType::Directory => Some(Kind::Dir),
-            FileType::Symlink => Some(Kind::Symlink),
-            FileType::Fifo => Some(Kind::Fifo),
-            FileType::Socket => Some(Kind::Socket),
-            FileType::CharacterDevice => Some(Kind::Char),
-            FileType::BlockDevice => Some(Kind::Block),
-            FileType::Unknown => None,
-        };
-        each(Raw { name, ino: entry.ino(), kind })?;
-    }
-    Ok(())
 }

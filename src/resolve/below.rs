@@ -1,9 +1,11 @@
 //! What the lower layers hold under a name: probes one after the other, and follows redirects.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::at::At;
 use crate::attr::{Attr, Kind};
+use crate::cache::NameSet;
 use crate::config::RedirectDir;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::DataAt;
@@ -12,6 +14,12 @@ use crate::layer::{LayerId, LowerDir};
 use crate::merge::{Above, Probe, Step, step};
 use crate::name::Name;
 use crate::overlay::Overlay;
+use crate::scan::scan;
+
+/// So many names are looked for one by one in a lower directory before its names are learned.
+const WORTH_LISTING: u32 = 4;
+/// And so many names it may hold for each that was not there.
+const NAMES_PER_MISSING: u32 = 64;
 
 /// What the lower layers hold under a name.
 #[derive(Debug)]
@@ -74,8 +82,7 @@ impl Overlay {
         let mut search = Search::new(dirs, name.clone());
         search.follow(redirect);
         while let Some((base, name)) = self.next_place(&mut search)? {
-            let fd = self.lower_dir(&base)?;
-            let found = self.probe_lower(&base, At::new(&fd, name.as_bytes()))?;
+            let found = self.probe_lower(&base, &name)?;
             let step = step(above, found.probe);
             let attr = match (step, found.attr) {
                 (Step::Skip, _) => continue,
@@ -168,8 +175,7 @@ impl Overlay {
                 below.push(name);
                 continue;
             };
-            let fd = self.lower_dir(&parent)?;
-            let found = self.probe_lower(&parent, At::new(&fd, name.as_bytes()))?;
+            let found = self.probe_lower(&parent, &name)?;
             match found.probe {
                 Probe::Absent => {}
                 Probe::Whiteout | Probe::File | Probe::Metacopy => search.stopped = true,
@@ -205,18 +211,32 @@ impl Overlay {
     }
 
     /// What one lower layer holds.
-    fn probe_lower(&self, dir: &LowerDir, at: At<'_>) -> Result<LowerProbe> {
+    fn probe_lower(&self, dir: &Arc<LowerDir>, name: &Name) -> Result<LowerProbe> {
         let plain = |probe| LowerProbe { probe, attr: None, redirect: None, xattr_whiteouts: false };
-        if at.name().starts_with(DOT_WHITEOUT) {
+        if name.as_bytes().starts_with(DOT_WHITEOUT) {
             return Ok(plain(Probe::Absent));
         }
+        let known = self.caches.below.get(dir.id);
+        let may_hold = |name: &[u8]| known.as_ref().is_none_or(|names| names.may_hold(name));
+        let dot_name = [DOT_WHITEOUT, name.as_bytes()].concat();
+        let may_be_dot_hidden = dir.may_hold_dot_whiteouts() && may_hold(&dot_name);
+        if !may_be_dot_hidden && !may_hold(name.as_bytes()) {
+            return Ok(plain(Probe::Absent));
+        }
+        let fd = self.lower_dir(dir)?;
+        let at = At::new(&fd, name.as_bytes());
         let dot_hidden = || {
-            let hidden = dir.may_hold_dot_whiteouts()
-                && At::new(&at.dir(), &[DOT_WHITEOUT, at.name()].concat()).find().during("look up")?.is_some();
+            let hidden = may_be_dot_hidden && At::new(&fd, &dot_name).find().during("look up")?.is_some();
             Ok::<_, Error>(hidden)
         };
         let Some(attr) = at.find().during("look up")? else {
-            return Ok(plain(if dot_hidden()? { Probe::Whiteout } else { Probe::Absent }));
+            if dot_hidden()? {
+                return Ok(plain(Probe::Whiteout));
+            }
+            if known.is_none() {
+                self.note_missing(dir, &fd);
+            }
+            return Ok(plain(Probe::Absent));
         };
         if attr.is_whiteout() {
             return Ok(plain(Probe::Whiteout));
@@ -236,9 +256,9 @@ impl Overlay {
         let marks = Marks::of_lower(at, self.dialect).during("read marks")?;
         // A redirect says where to look below, whatever the whiteout of the directory's new name hides there.
         let opaque = marks.opaque == Opaque::Yes || (marks.redirect.is_none() && dot_hidden()?) || {
-            let path = [at.name(), b"/", DOT_OPAQUE].concat();
+            let path = [name.as_bytes(), b"/", DOT_OPAQUE].concat();
             // The one path of two components: a name that was just seen to be a directory, and a fixed one.
-            match At::new(&at.dir(), &path).find() {
+            match At::new(&fd, &path).find() {
                 // Nobody sees what lies in it or below.
                 Err(Errno::ACCESS) => false,
                 found => found.during("look up")?.is_some(),
@@ -250,6 +270,32 @@ impl Overlay {
             redirect: marks.redirect,
             xattr_whiteouts: marks.opaque == Opaque::XattrWhiteouts,
         })
+    }
+    /// Learns the names in `dir` once so many were missing there that it is worth it: the longer it is, the more.
+    fn note_missing(&self, dir: &LowerDir, fd: &OwnedFd) {
+        let missing = dir.note_missing();
+        if missing < WORTH_LISTING || !missing.is_power_of_two() {
+            return;
+        }
+        let most = usize::try_from(missing.saturating_mul(NAMES_PER_MISSING)).unwrap_or(usize::MAX);
+        let mut hashes = Vec::new();
+        let mut has_dot_names = false;
+        let listed = scan(fd.as_fd(), |raw| {
+            if hashes.len() >= most {
+                return Err(Error::new(Errno::TOOBIG, "learn the names in a directory"));
+            }
+            has_dot_names |= raw.name.starts_with(DOT_WHITEOUT);
+            hashes.push(NameSet::hash(raw.name));
+            Ok(())
+        });
+        match listed {
+            Ok(()) => {
+                dir.set_dot_whiteouts(has_dot_names);
+                self.caches.below.put(dir.id, Arc::new(NameSet::new(hashes)));
+            }
+            // Each name is looked for as before.
+            Err(error) => log::debug!("{error}"),
+        }
     }
 }
 

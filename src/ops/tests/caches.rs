@@ -166,3 +166,35 @@ fn attributes_are_fresh_after_every_change() {
     bed.rmdir("new/sub").unwrap();
     assert_eq!(attr("new").nlink, 2);
 }
+
+#[test]
+fn names_of_lower_directories_are_learned_where_many_are_missing() {
+    let bed = Bed::new(&["d/a=1 d/.wh.c= d/.wh.gone=", "d/b=2 d/c=2 d/gone/x=1 e=1"]);
+    for n in 0..4 {
+        assert!(!bed.exists(&format!("d/missing{n}")));
+    }
+    let below = &bed.overlay.caches().below;
+    // Three in the upper of the two, of which two are whiteouts; three below.
+    assert_eq!(below.names(), 6);
+    assert!(!bed.exists("d/other") && !bed.exists("d/c") && !bed.exists("d/gone"));
+    assert_eq!((bed.read("d/a"), bed.read("d/b")), ("1".to_owned(), "2".to_owned()));
+    bed.write("d/c", "3").unwrap();
+    bed.mkdir("d/gone").unwrap();
+    assert!(!bed.exists("d/gone/x"));
+    bed.rename("d/a", "d/other").unwrap();
+    bed.unlink("d/b").unwrap();
+    bed.check_lasting();
+}
+
+#[test]
+fn a_long_lower_directory_is_learned_when_more_names_are_missing() {
+    let words: String = (0..300).map(|n| format!("d/f{n}= ")).collect();
+    let bed = Bed::new(&[&words]);
+    let below = &bed.overlay.caches().below;
+    for n in 0..7 {
+        assert!(!bed.exists(&format!("d/missing{n}")));
+    }
+    assert_eq!(below.names(), 0);
+    assert!(!bed.exists("d/missing") && bed.exists("d/f299"));
+    assert_eq!(below.names(), 300);
+}

@@ -1,6 +1,8 @@
 //! The command line: what is wanted, and how it went.
 
 mod args;
+mod image;
+mod progress;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -11,7 +13,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::config::{MountOptions, Options};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mount::{self, Failure, Request};
 use crate::sys::mount::Inherited;
 
@@ -29,6 +31,7 @@ pub fn run() -> ExitCode {
     let word = rest.first().and_then(|word| word.to_str());
     match word {
         Some("mount") => parse::<Mount>(rest).and_then(|args| mount(&args.common, from_flags(&args)?, inherited)),
+        Some("image") => image::run(rest),
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
         _ => {
             let whole = program.map_or(rest, |_| args.as_slice());
@@ -149,6 +152,16 @@ fn ended(result: Result<(), Failure>) -> ExitCode {
 fn refuse(error: crate::error::Error) -> ExitCode {
     say(&Failure::from(error).to_string());
     ExitCode::from(USAGE)
+}
+
+/// Writes one line to standard output.
+fn print(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").map_err(|error| Error::from(error).on("standard output"))
+}
+
+/// Writes one line of news to standard error, if that is there.
+fn tell(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
 }
 
 /// Writes one line to standard error, if that is there.

@@ -46,6 +46,11 @@ impl Error {
         self.errno
     }
 
+    /// Whether the underlying reason is a `T`.
+    pub fn source_is<T: StdError + 'static>(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is::<T>())
+    }
+
     /// The operation that failed.
     pub const fn operation(&self) -> &'static str {
         self.operation

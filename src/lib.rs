@@ -24,7 +24,7 @@
 //!
 //! ```text
 //! F0  error lock name attr sys at scan times running
-//! F1  acl layer config
+//! F1  acl layer config image
 //! F2  merge
 //! F3  listing inode cache handle
 //! F4  overlay resolve copy_up ops
@@ -56,6 +56,7 @@ mod copy_up;
 pub mod error;
 pub mod fuse;
 pub mod handle;
+pub mod image;
 pub mod inode;
 pub mod layer;
 pub mod listing;

@@ -61,8 +61,11 @@ fn the_help_has_every_option() {
 #[test]
 fn the_man_page_tells_the_flags_of_the_command() {
     let page = page().replace(".Fl ", ".Fl").replace("\\-", "-");
-    for command in [&["--help"][..], &["mount", "--help"], &["umount", "--help"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_plyfs")).args(command).output().unwrap();
+    let image = |command: &'static str| vec!["image", command, "--help"];
+    let images = ["import", "ls", "inspect", "history", "rm", "gc", "verify"].map(image);
+    let others = [&["--help"][..], &["mount", "--help"], &["umount", "--help"]].map(<[_]>::to_vec);
+    for command in others.into_iter().chain(images) {
+        let output = Command::new(env!("CARGO_BIN_EXE_plyfs")).args(&command).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         let flags =
             help.lines().filter_map(|line| line.trim().strip_prefix("--").or(line.split_once(", --").map(|x| x.1)));

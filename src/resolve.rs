@@ -11,7 +11,7 @@ use crate::cache::Known;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::{DataAt, Extra, Flags, Inode, Link, Links, Lower, State};
 use crate::layer::LowerDir;
-use crate::layer::marks::{DOT_WHITEOUT, Marks, Metacopy, Opaque, Redirect};
+use crate::layer::marks::{DOT_WHITEOUT, Marks, Metacopy, Opaque, Redirect, link_count};
 use crate::layer::origin::{Origin, Source};
 use crate::layer::work::WhiteoutStyle;
 use crate::merge::Above;
@@ -390,44 +390,5 @@ impl std::ops::Deref for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.overlay.forget(self.inode.ino, 1);
-    }
-}
-
-/// The overlay's link count, from a mark like `U+1` (relative to the upper's count) or `L-1` (to the lower's).
-fn link_count(mark: Option<&[u8]>, upper: u32, lower: Option<u32>) -> u32 {
-    // The index itself is one of the upper's links.
-    let fallback = upper.saturating_sub(1).max(1);
-    let parsed = mark.and_then(|mark| {
-        let (base, difference) = mark.split_first()?;
-        let base = match base {
-            b'U' => upper,
-            b'L' => lower?,
-            _ => return None,
-        };
-        base.checked_add_signed(std::str::from_utf8(difference).ok()?.parse().ok()?)
-    });
-    parsed.unwrap_or(fallback)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn link_counts_are_relative_to_a_layer() {
-        for (mark, upper, lower, expected) in [
-            (Some("U+0"), 3, None, 3),
-            (Some("U-1"), 3, None, 2),
-            (Some("U+2"), 1, Some(9), 3),
-            (Some("L+0"), 1, Some(4), 4),
-            (Some("L-1"), 1, Some(4), 3),
-            (Some("L+0"), 3, None, 2),
-            (Some("U-9"), 3, None, 2),
-            (Some("X+1"), 3, None, 2),
-            (Some(""), 2, None, 1),
-            (None, 1, None, 1),
-        ] {
-            assert_eq!(link_count(mark.map(str::as_bytes), upper, lower), expected, "{mark:?}");
-        }
     }
 }

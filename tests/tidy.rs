@@ -87,7 +87,7 @@ fn files_are_small() {
 
 #[test]
 fn files_say_what_they_are() {
-    let all = ["src", "tests", "benches"].into_iter().flat_map(rust);
+    let all = ["src", "tests", "benches", "fuzz/checks", "fuzz/targets"].into_iter().flat_map(rust);
     expect_nothing(all.flat_map(|source| rules::heading(&source)));
 }
 
@@ -113,8 +113,22 @@ fn every_claim_names_its_tests() {
 
 #[test]
 fn no_path_is_one_machines_own() {
-    let places =
-        [".ci", "CHANGELOG.md", "Cargo.toml", "README.md", "benches", "docs", "man", "scripts", "src", "tests"];
+    let places = [
+        ".ci",
+        "CHANGELOG.md",
+        "Cargo.toml",
+        "README.md",
+        "benches",
+        "docs",
+        "fuzz/Cargo.toml",
+        "fuzz/checks",
+        "fuzz/seeds",
+        "fuzz/targets",
+        "man",
+        "scripts",
+        "src",
+        "tests",
+    ];
     let texts = places.into_iter().flat_map(files).filter_map(|path| {
         let text = String::from_utf8(fs::read(root().join(&path)).unwrap()).ok()?;
         Some((path, text))

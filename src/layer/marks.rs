@@ -88,6 +88,12 @@ impl Dialect {
         [self.prefix(), mark.suffix()].concat()
     }
 
+    /// The mark that an attribute carries, if it does.
+    pub fn mark(self, name: &[u8]) -> Option<Mark> {
+        let suffix = name.strip_prefix(self.prefix())?;
+        Mark::ALL.into_iter().find(|mark| mark.suffix() == suffix)
+    }
+
     /// Whether an attribute is the overlay's own and not to be seen through the mount.
     pub fn is_private(self, name: &[u8]) -> bool {
         name.strip_prefix(self.prefix()).is_some_and(|rest| !rest.starts_with(b"overlay."))
@@ -253,19 +259,21 @@ impl Marks {
     fn read(at: At<'_>, dialect: Dialect, foreign: bool) -> Result<Self, Errno> {
         let mut marks = Self::default();
         for name in split_names(&at.xattr_names()?) {
-            if let Some(suffix) = name.strip_prefix(dialect.prefix()) {
-                if let Some(mark) = Mark::ALL.into_iter().find(|mark| mark.suffix() == suffix) {
-                    marks.take(mark, at.xattr(name)?);
-                }
-            } else if foreign && is_opaque_mark(name) && marks.opaque == Opaque::No {
-                marks.take(Mark::Opaque, at.xattr(name)?);
+            let mark = match dialect.mark(name) {
+                None if foreign && is_opaque_mark(name) && marks.opaque == Opaque::No => Some(Mark::Opaque),
+                mark => mark,
+            };
+            if let Some(mark) = mark
+                && let Some(value) = at.xattr(name)?
+            {
+                marks.take(mark, value);
             }
         }
         Ok(marks)
     }
 
-    fn take(&mut self, mark: Mark, value: Option<Vec<u8>>) {
-        let Some(value) = value else { return };
+    /// Notes what one mark says; a value that means nothing says nothing.
+    pub fn take(&mut self, mark: Mark, value: Vec<u8>) {
         match mark {
             Mark::Opaque => {
                 self.opaque = match value.as_slice() {
@@ -301,6 +309,22 @@ pub fn is_xattr_whiteout(at: At<'_>) -> Result<bool, Errno> {
     let names = at.xattr_names()?;
     Ok(split_names(&names)
         .any(|name| FOREIGN_PREFIXES.iter().any(|prefix| name.strip_prefix(*prefix) == Some(Mark::Whiteout.suffix()))))
+}
+
+/// The overlay's link count, from a mark like `U+1` (relative to the upper's count) or `L-1` (to the lower's).
+pub fn link_count(mark: Option<&[u8]>, upper: u32, lower: Option<u32>) -> u32 {
+    // The index itself is one of the upper's links.
+    let fallback = upper.saturating_sub(1).max(1);
+    let parsed = mark.and_then(|mark| {
+        let (base, difference) = mark.split_first()?;
+        let base = match base {
+            b'U' => upper,
+            b'L' => lower?,
+            _ => return None,
+        };
+        base.checked_add_signed(std::str::from_utf8(difference).ok()?.parse().ok()?)
+    });
+    parsed.unwrap_or(fallback)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
 use rustix::io;
 
+use crate::attr::Kind;
 use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Backing, OpenFile};
@@ -46,13 +47,25 @@ impl Opened {
     }
 }
 
+/// Devices, sockets and pipes are the kernel's to open: a daemon that did would wait for a pipe's other end.
+const fn check_openable(kind: Kind) -> Result<(), Errno> {
+    match kind {
+        Kind::File => Ok(()),
+        Kind::Dir => Err(Errno::ISDIR),
+        Kind::Symlink => Err(Errno::LOOP),
+        Kind::Fifo | Kind::Socket | Kind::Char | Kind::Block => Err(Errno::NXIO),
+    }
+}
+
 impl Overlay {
     /// Opens a file. Of `flags`, access mode, `O_TRUNC` and `O_APPEND` count.
     ///
     /// # Errors
-    /// `EPERM` for protected files, `ETXTBSY` for a running program, `EROFS`, those of copy-up and open(2).
+    /// `EISDIR`, `ELOOP` and `ENXIO` for what is no file, `EPERM` for protected files, `ETXTBSY` for a running program,
+    /// `EROFS`, those of copy-up and open(2).
     pub fn open_file(&self, ino: u64, flags: OFlags, caller: Caller) -> Result<Opened> {
         let inode = self.inode(ino)?;
+        check_openable(inode.kind).during("open")?;
         let truncates = flags.contains(OFlags::TRUNC);
         let writes = truncates || flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         if writes {

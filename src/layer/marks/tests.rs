@@ -61,7 +61,7 @@ fn opaque_counts_in_every_dialect_below_and_in_our_own_above() {
 #[test]
 fn protected_attributes_are_letters() {
     let mut marks = Marks::default();
-    marks.take(Mark::ProtAttr, Some(b"ai".to_vec()));
+    marks.take(Mark::ProtAttr, b"ai".to_vec());
     assert!(marks.immutable && marks.append_only);
 }
 
@@ -78,5 +78,23 @@ fn xattr_whiteouts_are_known_in_every_dialect() {
         let at = At::new(&fd, name.as_bytes());
         at.set_xattr(xattr.as_bytes(), b"y", XattrFlags::empty()).unwrap();
         assert_eq!(is_xattr_whiteout(at), Ok(expected), "{xattr}");
+    }
+}
+
+#[test]
+fn link_counts_are_relative_to_a_layer() {
+    for (mark, upper, lower, expected) in [
+        (Some("U+0"), 3, None, 3),
+        (Some("U-1"), 3, None, 2),
+        (Some("U+2"), 1, Some(9), 3),
+        (Some("L+0"), 1, Some(4), 4),
+        (Some("L-1"), 1, Some(4), 3),
+        (Some("L+0"), 3, None, 2),
+        (Some("U-9"), 3, None, 2),
+        (Some("X+1"), 3, None, 2),
+        (Some(""), 2, None, 1),
+        (None, 1, None, 1),
+    ] {
+        assert_eq!(link_count(mark.map(str::as_bytes), upper, lower), expected, "{mark:?}");
     }
 }

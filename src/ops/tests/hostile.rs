@@ -257,6 +257,19 @@ fn unreadable_directories_are_refused_to_who_may_not_read_them() {
     std::mem::forget(bed);
 }
 
+#[test]
+fn what_is_no_file_is_not_opened() {
+    // Opening the pipe would wait for its other end for ever, opening a device might do anything.
+    let bed = Bed::with(&["pipe| d/f=x link->d"], |config| build(config.upper.as_ref().unwrap(), "up|"));
+    for flags in [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR | OFlags::TRUNC] {
+        for (path, expected) in [("pipe", Errno::NXIO), ("up", Errno::NXIO), ("d", Errno::ISDIR), ("link", Errno::LOOP)]
+        {
+            assert_eq!(errno(bed.open_file(path, flags)), expected, "{path}");
+        }
+    }
+    assert_eq!(bed.upper(), ["up 644 special"], "nothing was copied up");
+}
+
 /// A directory with `depth` levels below it, each called `level-0001` and so on; removed when dropped.
 struct Deep(PathBuf);
 

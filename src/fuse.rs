@@ -1,6 +1,7 @@
 //! The FUSE adapter: decode, call the overlay, reply once. The only importer of `fuser`, with the files below it.
 
 mod adapter;
+mod ahead;
 mod awake;
 mod convert;
 mod ioctl;

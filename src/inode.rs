@@ -5,7 +5,7 @@ pub mod table;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::attr::Kind;
 use crate::layer::LowerDir;
@@ -27,6 +27,8 @@ pub struct Inode {
     pub through: AtomicU32,
     /// Those of them that can be mapped for writing, so that its attributes cannot be kept anywhere.
     pub mappable: AtomicU32,
+    /// The kernel was given its data with an open.
+    pub is_handed_over: AtomicBool,
     /// Where it is. Changed under the write lock only, which is held while names or layers of it change on disk.
     pub state: RwLock<State, { rank::STATE }>,
 }
@@ -245,6 +247,7 @@ impl Inode {
             entries: Mutex::new(()),
             through: AtomicU32::new(0),
             mappable: AtomicU32::new(0),
+            is_handed_over: AtomicBool::new(false),
             state: RwLock::new(state),
         }
     }

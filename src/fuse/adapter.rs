@@ -25,6 +25,7 @@ use crate::ops::SetAttr;
 use crate::overlay::{Caller, Overlay};
 use crate::sys::memory;
 
+use super::ahead::Ahead;
 use super::awake::Awake;
 use super::pool::Pool;
 use super::reply::{
@@ -57,6 +58,7 @@ pub(super) struct Adapter {
     writeback: bool,
     passthrough: bool,
     through: Arc<Through>,
+    ahead: Arc<Ahead>,
     /// Files are opened without asking: nothing changes, and everybody may.
     opens_free: bool,
     /// How many inodes the kernel has forgotten.
@@ -81,10 +83,16 @@ impl Adapter {
             writeback: settings.writeback,
             passthrough: settings.passthrough,
             through: Arc::new(Through::new()),
+            ahead: Arc::default(),
             opens_free: false,
             forgotten: AtomicU64::new(0),
             only,
         })
+    }
+
+    /// What hands data over, to be turned on once there is a session.
+    pub(super) fn ahead(&self) -> Arc<Ahead> {
+        Arc::clone(&self.ahead)
     }
 
     /// Who asks.
@@ -205,12 +213,16 @@ impl Filesystem for Adapter {
         let (atime, mtime) = (atime.map(convert::new_time), mtime.map(convert::new_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime };
         let timeout = self.timeout;
+        let entered = size.map(|_| self.ahead.enter(ino.0));
         self.dispatch(
             request,
             is_slow!(self, ino),
             reply,
             move |overlay, caller| overlay.setattr(ino.0, &set, file.map(|file| file.0), caller),
-            move |reply, attr| reply.attr(&keeps(timeout, &attr), &convert::attr(&attr)),
+            move |reply, attr| {
+                reply.attr(&keeps(timeout, &attr), &convert::attr(&attr));
+                drop(entered);
+            },
         );
     }
 
@@ -317,13 +329,18 @@ impl Filesystem for Adapter {
             (false, true) => true,
             _ => false,
         };
-        let (overlay, through) = (Arc::clone(&self.overlay), Arc::clone(&self.through));
+        let (overlay, through, ahead) = (Arc::clone(&self.overlay), Arc::clone(&self.through), Arc::clone(&self.ahead));
+        let entered = ahead.enter(ino.0);
         self.dispatch(
             request,
             is_slow,
             reply,
             move |overlay, caller| overlay.open_file(ino.0, flags, caller),
-            move |reply, opened| through.send_opened(reply, ino.0, &opened, &overlay),
+            move |reply, opened| {
+                entered.keep();
+                BUFFER.with_borrow_mut(|buffer| ahead.hand_over(&overlay, ino.0, &opened, buffer));
+                through.send_opened(reply, ino.0, &opened, &overlay);
+            },
         );
     }
 
@@ -340,6 +357,7 @@ impl Filesystem for Adapter {
         let flags = self.open_flags(flags);
         let work = || self.overlay.create(parent.0, name.as_bytes(), mode, umask, flags, self.caller(request)?);
         answer(reply, work, |reply, (attr, opened)| {
+            self.ahead.enter(attr.ino).keep();
             self.through.send_created(reply, &attr, &opened, self.timeout, &self.overlay);
         });
     }
@@ -402,6 +420,7 @@ impl Filesystem for Adapter {
     ) {
         let work = || {
             self.through.release(ino.0);
+            self.ahead.leave(ino.0);
             self.overlay.release(file.0)
         };
         answer(reply, work, send_empty);

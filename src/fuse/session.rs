@@ -51,12 +51,16 @@ impl Session {
     /// What went wrong on the FUSE device.
     pub fn start(fd: OwnedFd, overlay: Arc<Overlay>, settings: &Settings) -> Result<Self> {
         let adapter = Adapter::new(Arc::clone(&overlay), settings).map_err(|error| failed("start threads", error))?;
+        let ahead = adapter.ahead();
         let mut config = Config::default();
         config.n_threads = Some(settings.readers.max(1));
         // Who may use the mount is the kernel's decision, and the adapter's for `allow_root`.
         let inner = fuser::Session::from_fd(adapter, fd, SessionACL::All, config)
             .map_err(|error| failed("answer the kernel", error))?;
         let notifier = inner.notifier();
+        if settings.readers <= 1 {
+            ahead.turn_on(notifier.clone());
+        }
         overlay.watch(move |ino, what| {
             // A negative offset: no pages.
             let offset = if what == Stale::Listing { 0 } else { -1 };

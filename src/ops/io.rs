@@ -112,6 +112,22 @@ impl Overlay {
         self.touched(&file.inode);
     }
 
+    /// Reads the whole data of a lower file that was opened for reading for the first time, and returns how many bytes that
+    /// are; `None` if it was opened before, or has no data or more than `buffer` holds.
+    ///
+    /// # Errors
+    /// Those of pread(2).
+    pub fn read_first(&self, opened: &Opened, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let Some(file) = self.files.get(opened.file) else { return Ok(None) };
+        if opened.is_in_upper() || file.may_write() || file.inode.is_handed_over.swap(true, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let size = self.attr_of(&file.inode)?.size;
+        let buffer = usize::try_from(size).ok().and_then(|size| buffer.get_mut(..size)).unwrap_or_default();
+        let read = read_at(&opened.backing.fd, 0, buffer)?;
+        Ok((read > 0 && read == buffer.len()).then_some(read))
+    }
+
     fn open_backing(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Backing> {
         let data = inode.state.read().data().cloned();
         if let Some(at) = data {

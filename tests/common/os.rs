@@ -1,7 +1,9 @@
 //! System calls that the standard library lacks, and other processes.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -80,6 +82,16 @@ pub fn open(path: impl AsRef<Path>, flags: OFlags) -> Result<std::fs::File, Errn
 }
 
 /// lstat(2).
+/// truncate(2).
+pub fn truncate(path: impl AsRef<Path>, len: i64) -> io::Result<()> {
+    let path = CString::new(path.as_ref().as_os_str().as_bytes()).unwrap();
+    // SAFETY: the path is a C string.
+    match unsafe { libc::truncate(path.as_ptr(), len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 pub fn lstat(path: impl AsRef<Path>) -> Result<Stat, Errno> {
     rustix::fs::lstat(path.as_ref())
 }

@@ -25,6 +25,9 @@ struct Request {
 
 type Step = fn(&Path);
 
+/// Too long to be handed over with its open, in bytes.
+const LONG: usize = 200 << 10;
+
 const fn request(opcode: &'static str, name: &'static str, prepare: Step, run: Step) -> Request {
     Request { opcode, name, prepare, run, again: false }
 }
@@ -46,7 +49,8 @@ const REQUESTS: &[Request] = &[
     request("GETATTR", "a lower file", |d| stat(d, "lower"), |d| getattr(d, "lower")),
     request("GETATTR", "a directory that changed", |d| create(d, "new"), |d| getattr(d, "")),
     request("OPEN", "a lower file, to read", |d| stat(d, "lower"), read),
-    request("READ", "a lower file", |d| stat(d, "lower"), read),
+    request("OPEN", "a lower file of 200 KiB, to read", |d| stat(d, "long"), read_long),
+    request("READ", "a lower file of 200 KiB", |d| stat(d, "long"), read_long),
     request("RELEASE", "a lower file", |d| stat(d, "lower"), read),
     request("OPEN", "an upper file, to write", |d| stat(d, "upper"), append),
     request("GETXATTR", "before the first write", |d| stat(d, "upper"), append),
@@ -91,6 +95,10 @@ fn read(d: &Path) {
     assert_eq!(fs::read(d.join("lower")).unwrap(), b"content");
 }
 
+fn read_long(d: &Path) {
+    assert_eq!(fs::read(d.join("long")).unwrap().len(), LONG);
+}
+
 fn append(d: &Path) {
     use std::io::Write as _;
     fs::OpenOptions::new().append(true).open(d.join("upper")).unwrap().write_all(b"x").unwrap();
@@ -101,6 +109,10 @@ fn create(d: &Path, name: &str) {
 }
 
 fn whiteout(d: &Path) {
+    // After some missing names, those of the lower directories are learned.
+    for number in 0..4 {
+        errno(lstat(d.join(format!("missing{number}"))));
+    }
     fs::remove_file(d.join("second")).unwrap();
     stat(d, "lower");
 }
@@ -136,6 +148,7 @@ fn setup(lowers: usize) -> Setup {
                 return layer;
             }
             all(layer, |layer, d| {
+                layer.file(d.clone() + "long", vec![7; LONG]);
                 layer.file(d.clone() + "lower", "content").file(d.clone() + "second", "content").dir(d + "below");
             });
             REQUESTS.iter().enumerate().filter(|(_, request)| request.opcode == "READDIRPLUS").for_each(

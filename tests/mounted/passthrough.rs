@@ -154,3 +154,36 @@ fn a_file_that_becomes_set_id_while_a_stranger_has_it_open_loses_the_bit() {
     wait_until("the bit is gone", || tree.stat("f").st_mode & 0o7777 == 0o777);
     assert_eq!(tree.read("f"), "y");
 }
+
+#[test]
+fn data_that_came_with_an_open_is_never_old() {
+    const FILES: usize = 200;
+    let setup = Setup::new()
+        .lower(|layer| (0..FILES).fold(layer, |layer, number| layer.file(format!("f{number}"), vec![b'o'; 5000])));
+    let tree = mount!(setup);
+    for number in 0..FILES {
+        let path = tree.path(format!("f{number}"));
+        let (read, changed) = (&path, &path);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let seen = fs::read(read).unwrap();
+                assert!(seen.iter().all(|byte| b"on".contains(byte)), "{seen:?}");
+            });
+            scope.spawn(move || match number % 4 {
+                0 => fs::write(changed, b"n").unwrap(),
+                1 => truncate(changed, 1).unwrap(),
+                2 => open_for(changed, For::Writing).write_all_at(&[b'n'; 4999], 1).unwrap(),
+                _ => open_for(changed, For::Appending).write_all_at(b"n", 0).unwrap(),
+            });
+        });
+        let expected = match number % 4 {
+            0 => b"n".to_vec(),
+            1 => b"o".to_vec(),
+            2 => [b"o".to_vec(), vec![b'n'; 4999]].concat(),
+            _ => [vec![b'o'; 5000], b"n".to_vec()].concat(),
+        };
+        let file = open_for(&path, For::Reading);
+        assert!(shown(&file) == expected, "{number}");
+        assert_eq!(tree.stat(format!("f{number}")).st_size, expected.len() as i64);
+    }
+}

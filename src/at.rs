@@ -6,11 +6,11 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, StatxFlags, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 
 use crate::attr::Attr;
+use crate::calls;
 use crate::error::Errno;
-use crate::sys;
 
 /// The largest value and the largest list of names that Linux allows, in bytes.
 const XATTR_MAX: usize = 65_536;
@@ -61,7 +61,7 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of statx(2); `ENOENT` where there is none.
     pub fn attr(&self) -> Result<Attr, Errno> {
-        Ok(fs::statx(self.dir, self.name, self.flags(), StatxFlags::BASIC_STATS)?.into())
+        Ok(calls::statx(self.dir, self.name, self.flags())?.into())
     }
 
     /// The object's attributes, or `None` where there is no such name.
@@ -84,9 +84,9 @@ impl<'a> At<'a> {
         let flags = flags | OFlags::CLOEXEC;
         if self.name.is_empty() {
             // A descriptor's entry in /proc is a link to the very object, even when its name is gone.
-            fs::open(self.proc_path(), flags, Mode::empty())
+            calls::open(self.proc_path(), flags)
         } else {
-            fs::openat(self.dir, self.name, flags | OFlags::NOFOLLOW, Mode::empty())
+            calls::openat(self.dir, self.name, flags | OFlags::NOFOLLOW, Mode::empty())
         }
     }
 
@@ -106,7 +106,7 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of readlinkat(2).
     pub fn read_link(&self) -> Result<Vec<u8>, Errno> {
-        Ok(fs::readlinkat(self.dir, self.name, Vec::with_capacity(256))?.into_bytes())
+        calls::readlinkat(self.dir, self.name)
     }
 
     /// Sets permission bits; never called on a symlink.
@@ -114,7 +114,7 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of chmod(2).
     pub fn chmod(&self, mode: u32) -> Result<(), Errno> {
-        fs::chmod(self.proc_path(), Mode::from_raw_mode(mode & 0o7777))
+        calls::chmod(self.proc_path(), Mode::from_raw_mode(mode & 0o7777))
     }
 
     /// Sets owner and group; `None` keeps.
@@ -122,7 +122,7 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of fchownat(2).
     pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
-        fs::chownat(self.dir, self.name, uid.map(Uid::from_raw), gid.map(Gid::from_raw), self.flags())
+        calls::chownat(self.dir, self.name, uid.map(Uid::from_raw), gid.map(Gid::from_raw), self.flags())
     }
 
     /// Sets access and modification time.
@@ -131,9 +131,9 @@ impl<'a> At<'a> {
     /// Those of utimensat(2).
     pub fn set_times(&self, times: &Timestamps) -> Result<(), Errno> {
         if self.name.is_empty() {
-            fs::utimensat(fs::CWD, self.proc_path(), times, AtFlags::empty())
+            calls::utimensat(CWD, self.proc_path(), times, AtFlags::empty())
         } else {
-            fs::utimensat(self.dir, self.name, times, AtFlags::SYMLINK_NOFOLLOW)
+            calls::utimensat(self.dir, self.name, times, AtFlags::SYMLINK_NOFOLLOW)
         }
     }
 
@@ -156,10 +156,10 @@ impl<'a> At<'a> {
     pub fn xattr_strict(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
         retry_with_room(256, |buf| {
             if self.name.is_empty() {
-                return fs::getxattr(self.proc_path(), name, buf);
+                return calls::getxattr(self.proc_path(), name, buf);
             }
-            let direct = with_c_strings(self.name, name, |path, name| sys::xattr::get(self.dir, path, name, buf))?;
-            direct.unwrap_or_else(|| fs::lgetxattr(self.proc_path(), name, buf))
+            let direct = with_c_strings(self.name, name, |path, name| calls::getxattrat(self.dir, path, name, buf))?;
+            direct.unwrap_or_else(|| calls::lgetxattr(self.proc_path(), name, buf))
         })
     }
 
@@ -170,10 +170,10 @@ impl<'a> At<'a> {
     pub fn xattr_names(&self) -> Result<Vec<u8>, Errno> {
         let list = retry_with_room(512, |buf| {
             if self.name.is_empty() {
-                return fs::listxattr(self.proc_path(), buf);
+                return calls::listxattr(self.proc_path(), buf);
             }
-            let direct = with_c_strings(self.name, b"", |path, _| sys::xattr::list(self.dir, path, buf))?;
-            direct.unwrap_or_else(|| fs::llistxattr(self.proc_path(), buf))
+            let direct = with_c_strings(self.name, b"", |path, _| calls::listxattrat(self.dir, path, buf))?;
+            direct.unwrap_or_else(|| calls::llistxattr(self.proc_path(), buf))
         });
         match list {
             Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
@@ -188,9 +188,9 @@ impl<'a> At<'a> {
     pub fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
         let path = self.proc_path();
         if self.name.is_empty() {
-            fs::setxattr(&path, name, value, flags)
+            calls::setxattr(&path, name, value, flags)
         } else {
-            fs::lsetxattr(&path, name, value, flags)
+            calls::lsetxattr(&path, name, value, flags)
         }
     }
 
@@ -200,7 +200,7 @@ impl<'a> At<'a> {
     /// Those of lremovexattr(2).
     pub fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
         let path = self.proc_path();
-        if self.name.is_empty() { fs::removexattr(&path, name) } else { fs::lremovexattr(&path, name) }
+        if self.name.is_empty() { calls::removexattr(&path, name) } else { calls::lremovexattr(&path, name) }
     }
 }
 

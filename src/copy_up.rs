@@ -10,19 +10,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timestamps, XattrFlags, makedev};
 
 use crate::at::{At, split_names};
 use crate::attr::{Attr, Kind};
 use crate::cache::Known;
+use crate::calls;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::{DataAt, Inode, Link, Links, Lower};
 use crate::layer::marks::{Mark, is_opaque_mark};
+use crate::layer::origin::Origin;
 use crate::layer::work::{Staged, WorkDir};
 use crate::lock::{Mutex, MutexGuard, rank};
 use crate::name::Name;
 use crate::overlay::{Overlay, Stale};
-use crate::sys::{creds, fileattr};
+use crate::sys::creds;
 use crate::times;
 
 /// What is copied faster than another thread is woken to do it, in bytes.
@@ -41,6 +43,16 @@ enum Content {
     At(OwnedFd),
     /// None: the data stays there, or in the source.
     Elsewhere(Option<DataAt>),
+}
+
+/// Where the copy of a lower hard link goes.
+#[derive(Debug)]
+struct Index {
+    name: Vec<u8>,
+    /// How many names there are in the lower layer.
+    nlink: u32,
+    /// Its mark is relative to the lower's count.
+    by_lower: bool,
 }
 
 /// How much of a file's data its copy needs.
@@ -136,16 +148,53 @@ impl Overlay {
         let mut state = inode.state.write();
         let known = state.links.find(parent, name.as_bytes()).map(|link| link.in_upper);
         let (Some(false), Some(index)) = (known, state.index()) else { return Ok(()) };
+        let index_dir = work.index();
+        let by_lower = self.mark_link_count_by_lower(At::new(&index_dir, index), state.nlink())?;
         let times = times::of(At::fd(&dir)).during("stat")?;
-        fs::linkat(work.index(), index, &dir, name.as_bytes(), AtFlags::empty()).during("link from the index")?;
-        At::fd(&dir).set_times(&times).during("restore times")?;
+        calls::linkat(index_dir, index, &dir, name.as_bytes(), AtFlags::empty()).during("link from the index")?;
+        self.restore_times(parent, At::fd(&dir), &times);
         state.links.add(Link { parent: Arc::clone(parent), name: name.clone(), in_upper: true });
         drop(state);
-        // The mark may be relative to the upper's count, which has just grown. Should we stop before it is right, the
-        // count is too high, which keeps the index for longer, and loses nothing.
-        self.mark_link_count(inode)?;
         self.touched(inode);
+        self.settle_link_count(inode, by_lower)?;
         Ok(())
+    }
+
+    /// Makes the link count mark of an indexed inode relative to the lower's count, so that the upper's may change; whether
+    /// the lower inode was found.
+    ///
+    /// # Errors
+    /// Those of setxattr(2).
+    fn mark_link_count_by_lower(&self, at: At<'_>, nlink: Option<u32>) -> Result<bool> {
+        let mark = at.xattr(&self.dialect.name(Mark::Origin)).during("read the origin mark")?;
+        let origin = mark.and_then(|mark| Origin::decode(&mark));
+        let lower = origin.and_then(|origin| origin.find(&self.stack.lowers)?.nlink);
+        let (Some(nlink), Some(lower)) = (nlink, lower) else { return Ok(false) };
+        let mark = format!("L{:+}", i64::from(nlink).saturating_sub(i64::from(lower)));
+        self.dialect.set(at, Mark::Nlink, mark.as_bytes()).during("set the link count mark")?;
+        Ok(true)
+    }
+
+    /// Makes the link count mark relative to the upper's count, now that this has grown by the link to a name.
+    ///
+    /// Should we stop before, a mark that is relative to the lower's count is right all the same. One that was relative to
+    /// the upper's is too high by one, which keeps the index for longer, and loses nothing.
+    fn settle_link_count(&self, inode: &Arc<Inode>, by_lower: bool) -> Result<()> {
+        match self.mark_link_count(inode) {
+            Err(error) if by_lower => {
+                log::warn!("the link count stays relative to the lower layer: {error}");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Gives a directory its times back after a copy was put into it. As on the kernel, the copy counts without that.
+    fn restore_times(&self, inode: &Inode, dir: At<'_>, times: &Timestamps) {
+        if let Err(errno) = dir.set_times(times) {
+            log::warn!("cannot restore the times of a directory: {errno}");
+            self.touched(inode);
+        }
     }
 
     /// Copies up what `copy` does while nobody else copies `inode` up.
@@ -211,10 +260,12 @@ impl Overlay {
         if self.dialect.marks(inode.kind) {
             self.dialect.set(staged.at(), Mark::Origin, &origin.encode()).during("set the origin mark")?;
             if inode.kind != Kind::Dir && attr.nlink > 1 {
-                // Relative to the copy's own count: that of the lower inode cannot always be found by its handle.
-                let mark = format!("U+{}", attr.nlink.saturating_sub(1));
+                // Relative to the lower's count, which further links of the copy leave alone; to the copy's own where
+                // the lower inode is not found by its handle.
+                let by_lower = origin.find(&self.stack.lowers).and_then(|source| source.nlink) == Some(attr.nlink);
+                let mark = if by_lower { "L+0".to_owned() } else { format!("U+{}", attr.nlink.saturating_sub(1)) };
                 self.dialect.set(staged.at(), Mark::Nlink, mark.as_bytes()).during("set the link count mark")?;
-                index = Some((origin.index_name(), attr.nlink));
+                index = Some(Index { name: origin.index_name(), nlink: attr.nlink, by_lower });
             }
         }
         let mut left = None;
@@ -234,33 +285,34 @@ impl Overlay {
         creds::assume(creds::Creds { uid, gid, umask: 0 }).during("take ids")?;
         let node = |kind: FileType| {
             let rdev = if matches!(kind, FileType::BlockDevice | FileType::CharacterDevice) {
-                fs::makedev(attr.rdev.0, attr.rdev.1)
+                makedev(attr.rdev.0, attr.rdev.1)
             } else {
                 0
             };
-            work.stage(|dir, name| fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, rdev))
+            work.stage(|dir, name| calls::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, rdev))
         };
         let (staged, ()) = match attr.kind() {
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-                let (staged, file) = work.stage(|dir, name| fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))?;
+                let (staged, file) =
+                    work.stage(|dir, name| calls::openat(dir, name, flags, Mode::RUSR | Mode::WUSR))?;
                 let source = source.open_noatime(OFlags::RDONLY).during("open for copy-up")?;
                 match content {
                     Content::Nothing => {}
                     Content::Source => data::copy(&source, &file, attr.size)?,
                     Content::At(data) => data::copy(data, &file, attr.size)?,
-                    Content::Elsewhere(_) => fs::ftruncate(&file, attr.size).during("size the copy")?,
+                    Content::Elsewhere(_) => calls::ftruncate(&file, attr.size).during("size the copy")?,
                 }
                 copy_flags(source.as_fd(), file.as_fd())?;
                 if self.syncs() {
-                    fs::fsync(&file).during("sync the copy")?;
+                    calls::fsync(&file).during("sync the copy")?;
                 }
                 (staged, ())
             }
-            Kind::Dir => work.stage(|dir, name| fs::mkdirat(dir, name, Mode::RWXU))?,
+            Kind::Dir => work.stage(|dir, name| calls::mkdirat(dir, name, Mode::RWXU))?,
             Kind::Symlink => {
                 let target = source.read_link().during("read the symlink")?;
-                work.stage(|dir, name| fs::symlinkat(target.as_slice(), dir, name))?
+                work.stage(|dir, name| calls::symlinkat(target.as_slice(), dir, name))?
             }
             Kind::Fifo => node(FileType::Fifo)?,
             Kind::Socket => node(FileType::Socket)?,
@@ -315,7 +367,7 @@ impl Overlay {
         &self,
         inode: &Arc<Inode>,
         staged: Staged<'_>,
-        index: Option<(Vec<u8>, u32)>,
+        index: Option<Index>,
         left: Option<DataAt>,
     ) -> Result<()> {
         let work = self.work()?;
@@ -352,13 +404,16 @@ impl Overlay {
             let name = link.name.as_bytes();
             match &index {
                 None => staged.commit(dir.as_fd(), name, RenameFlags::NOREPLACE)?,
-                Some((index, _)) => {
+                Some(Index { name: index, .. }) => {
                     staged.commit(work.index(), index, RenameFlags::NOREPLACE)?;
-                    fs::linkat(work.index(), index.as_slice(), &dir, name, AtFlags::empty())
-                        .during("link from the index")?;
+                    let linked = calls::linkat(work.index(), index.as_slice(), &dir, name, AtFlags::empty());
+                    if let Err(errno) = linked {
+                        work.remove_index(index);
+                        return Err(Error::new(errno, "link from the index"));
+                    }
                 }
             }
-            let is_indexed = index.is_some();
+            let by_lower = index.as_ref().map(|index| index.by_lower);
             state.upper = Some(upper);
             state.set_data(left);
             state.flags.has_origin = is_marked;
@@ -367,18 +422,17 @@ impl Overlay {
                 // No index keeps other lower names of it one inode with the copy.
                 state.links = Links::None;
             }
-            if let Some((index, nlink)) = index {
+            if let Some(Index { name, nlink, .. }) = index {
                 let extra = state.extra_mut();
-                extra.index = Some(index);
+                extra.index = Some(name);
                 extra.nlink = Some(nlink);
             }
             state.links.add(Link { in_upper: true, ..link.clone() });
             drop(state);
-            At::fd(&dir).set_times(&times).during("restore times")?;
-            if is_indexed {
-                // It has one link more than in the index. Should we stop before this, the count is too high, which keeps
-                // the index for longer, and loses nothing.
-                self.mark_link_count(inode)?;
+            self.restore_times(&link.parent, At::fd(&dir), &times);
+            self.touched(inode);
+            if let Some(by_lower) = by_lower {
+                self.settle_link_count(inode, by_lower)?;
             }
             self.touched(inode);
             return Ok(());
@@ -452,10 +506,10 @@ pub(crate) fn protected_letters(immutable: bool, append_only: bool) -> Option<&'
 fn copy_flags(source: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Result<()> {
     /// `FS_SYNC_FL` and `FS_NOATIME_FL`.
     const KEPT: u32 = 0x8 | 0x80;
-    match fileattr::get_flags(source) {
+    match calls::get_flags(source) {
         Ok(flags) if flags & KEPT != 0 => {
-            let own = fileattr::get_flags(copy).during("read file flags")?;
-            fileattr::set_flags(copy, own | (flags & KEPT)).during("copy file flags")
+            let own = calls::get_flags(copy).during("read file flags")?;
+            calls::set_flags(copy, own | (flags & KEPT)).during("copy file flags")
         }
         // A filesystem that has no flags has none to keep.
         _ => Ok(()),

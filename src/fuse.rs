@@ -4,6 +4,8 @@ mod adapter;
 mod ahead;
 mod awake;
 mod convert;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod ioctl;
 mod pool;
 mod reply;
@@ -30,15 +32,3 @@ pub struct Settings {
     /// Threads that read requests.
     pub readers: usize,
 }
-
-/// Panics on a name that tests look up to see what a panic does to the mount.
-#[cfg(feature = "failpoints")]
-#[allow(clippy::panic)]
-fn panic_if_asked(name: &std::ffi::OsStr) {
-    if name == "plyfs-failpoint-panic" {
-        panic!("a test asked for it");
-    }
-}
-
-#[cfg(not(feature = "failpoints"))]
-fn panic_if_asked(_name: &std::ffi::OsStr) {}

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{Mode, OFlags, fstatfs};
 
 use crate::at::At;
 use crate::attr::Attr;
+use crate::calls;
 use crate::error::{Errno, Error, Result};
 use crate::name::Name;
 use crate::sys;
@@ -67,9 +68,9 @@ impl Layer {
 
     fn open(path: &Path, option: &str) -> Result<Self> {
         let named = |errno| Error::new(errno, "open").on(subject(option, path));
-        let root = fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(named)?;
+        let root = calls::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC).map_err(named)?;
         let attr = At::fd(&root).attr().map_err(named)?;
-        let magic = fs::fstatfs(&root).map_err(named)?.f_type as u64;
+        let magic = fstatfs(&root).map_err(named)?.f_type as u64;
         // Who may search the layer but not list it gets along without.
         let root = open_readable(root.as_fd()).unwrap_or(root);
         let uuid = sys::fileattr::filesystem_uuid(root.as_fd()).unwrap_or_default();
@@ -86,7 +87,7 @@ impl Layer {
 
 /// The directory `dir`, open for more than finding names in it.
 fn open_readable(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    fs::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    calls::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// How an option and its path are named in a message: `lowerdir=/a/b`.

@@ -23,7 +23,7 @@
 //! Imports go down only, and within a floor to the left only.
 //!
 //! ```text
-//! F0  error lock name attr sys at scan times running
+//! F0  error lock name attr sys calls at scan times running
 //! F1  acl layer config image
 //! F2  merge
 //! F3  listing inode cache handle
@@ -50,6 +50,7 @@ pub mod acl;
 pub mod at;
 pub mod attr;
 pub mod cache;
+mod calls;
 pub mod cli;
 pub mod config;
 mod copy_up;

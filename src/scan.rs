@@ -3,9 +3,10 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::attr::Kind;
+use crate::calls;
 use crate::error::{Context, Errno, Result};
 
 /// Room for the entries of one call to the kernel, in bytes.
@@ -29,7 +30,7 @@ pub struct Raw<'a> {
 pub fn scan(dir: BorrowedFd<'_>, mut each: impl FnMut(Raw<'_>) -> Result<()>) -> Result<()> {
     let fd = open_listing(dir).during("open directory")?;
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-    let mut entries = RawDir::new(fd.as_fd(), &mut buffer);
+    let mut entries = calls::list_raw(fd.as_fd(), &mut buffer).during("list directory")?;
     while let Some(entry) = entries.next() {
         let entry = entry.during("list directory")?;
         let name = entry.file_name().to_bytes();
@@ -57,8 +58,8 @@ pub fn scan(dir: BorrowedFd<'_>, mut each: impl FnMut(Raw<'_>) -> Result<()>) ->
 /// Those of openat(2).
 pub fn open_listing(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match fs::openat(dir, ".", flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => fs::openat(dir, ".", flags, Mode::empty()),
+    match calls::openat(dir, ".", flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => calls::openat(dir, ".", flags, Mode::empty()),
         result => result,
     }
 }

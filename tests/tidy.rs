@@ -97,6 +97,16 @@ fn nothing_is_unwrapped() {
 }
 
 #[test]
+fn layers_are_reached_by_calls_that_can_be_made_to_fail() {
+    expect_nothing(rust("src").iter().flat_map(rules::calls));
+}
+
+#[test]
+fn locks_have_a_rank() {
+    expect_nothing(rust("src").iter().flat_map(rules::locks));
+}
+
+#[test]
 fn tests_are_no_part_of_the_product() {
     expect_nothing(rust("src").iter().flat_map(rules::test_modules));
 }

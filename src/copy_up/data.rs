@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{self, SeekFrom};
-use rustix::io;
+use rustix::fs::SeekFrom;
 
+use crate::calls;
 use crate::error::{Context, Errno, Error, Result};
 
 /// How much is copied by one call, so that a signal or an error is not waited for too long.
@@ -17,11 +17,11 @@ const BUFFER: usize = 256 << 10;
 /// # Errors
 /// Those of reading and writing; `EIO` when the source holds less than `size` bytes.
 pub(super) fn copy(source: &OwnedFd, copy: &OwnedFd, size: u64) -> Result<()> {
-    if size == 0 || fs::ioctl_ficlone(copy, source).is_ok() {
+    if size == 0 || calls::clone_data(copy, source).is_ok() {
         return Ok(());
     }
     // The end may be a hole.
-    fs::ftruncate(copy, size).during("size the copy")?;
+    calls::ftruncate(copy, size).during("size the copy")?;
     let mut position = 0;
     while position < size {
         let Some((start, end)) = next_data(source, position, size)? else { break };
@@ -33,14 +33,14 @@ pub(super) fn copy(source: &OwnedFd, copy: &OwnedFd, size: u64) -> Result<()> {
 
 /// The next range that is no hole.
 fn next_data(source: &OwnedFd, position: u64, size: u64) -> Result<Option<(u64, u64)>> {
-    let start = match fs::seek(source, SeekFrom::Data(position)) {
+    let start = match calls::seek(source, SeekFrom::Data(position)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
         // A filesystem that knows no holes.
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((position, size))),
         Err(errno) => return Err(Error::new(errno, "seek data")),
     };
-    let end = fs::seek(source, SeekFrom::Hole(start)).during("seek hole")?;
+    let end = calls::seek(source, SeekFrom::Hole(start)).during("seek hole")?;
     Ok((start < size).then_some((start, end.min(size))))
 }
 
@@ -48,7 +48,7 @@ fn copy_range(source: &OwnedFd, copy: &OwnedFd, start: u64, end: u64) -> Result<
     let (mut from, mut to) = (start, start);
     while from < end {
         let want = end.saturating_sub(from).min(CHUNK);
-        match fs::copy_file_range(source, Some(&mut from), copy, Some(&mut to), want as usize) {
+        match calls::copy_file_range(source, &mut from, copy, &mut to, want as usize) {
             Ok(0) => return Err(Error::new(Errno::IO, "copy data").because("the lower file has become shorter")),
             Ok(_) => {}
             Err(Errno::INTR) => {}
@@ -67,13 +67,13 @@ fn copy_by_buffer(source: &OwnedFd, copy: &OwnedFd, start: u64, end: u64) -> Res
     while position < end {
         let want = usize::try_from(end.saturating_sub(position)).unwrap_or(BUFFER).min(BUFFER);
         let chunk = buffer.get_mut(..want).unwrap_or_default();
-        let read = io::pread(source, &mut *chunk, position).during("read for copy-up")?;
+        let read = calls::pread(source, &mut *chunk, position).during("read for copy-up")?;
         if read == 0 {
             return Err(Error::new(Errno::IO, "copy data").because("the lower file has become shorter"));
         }
         let mut rest = chunk.get(..read).unwrap_or_default();
         while !rest.is_empty() {
-            let written = io::pwrite(copy, rest, position).during("write the copy")?;
+            let written = calls::pwrite(copy, rest, position).during("write the copy")?;
             position = position.saturating_add(written as u64);
             rest = rest.get(written..).unwrap_or_default();
         }

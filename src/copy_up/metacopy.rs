@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{self, OFlags, XattrFlags};
+use rustix::fs::{OFlags, XattrFlags};
 
 use crate::at::At;
 use crate::attr::{Attr, Kind};
+use crate::calls;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::{DataAt, Inode};
 use crate::layer::LowerDir;
@@ -74,14 +75,14 @@ impl Overlay {
         let before = copy.attr().during("stat")?;
         let capability = copy.xattr(CAPABILITY).during("read an attribute")?;
         let copied = match data {
-            Data::Drop => fs::ftruncate(&file, 0).during("truncate the copy"),
+            Data::Drop => calls::ftruncate(&file, 0).during("truncate the copy"),
             Data::Keep | Data::Later => self.fill(&file, &source, before.size),
         };
         // Writing moves times and may take bits away, neither of which is the caller's doing.
         let restored = restore(copy, &before, capability.as_deref());
         if let Err(error) = copied.and(restored) {
             // Gives the space back.
-            if let Err(errno) = fs::ftruncate(&file, 0).and_then(|()| fs::ftruncate(&file, before.size)) {
+            if let Err(errno) = calls::ftruncate(&file, 0).and_then(|()| calls::ftruncate(&file, before.size)) {
                 log::warn!("cannot empty a copy that failed: {errno}");
             }
             restore(copy, &before, capability.as_deref())?;
@@ -99,9 +100,9 @@ impl Overlay {
         let source = self.open_data(source)?;
         data::copy(&source, file, size)?;
         // A source that is longer may have been taken whole.
-        fs::ftruncate(file, size).during("size the copy")?;
+        calls::ftruncate(file, size).during("size the copy")?;
         if self.syncs() {
-            fs::fsync(file).during("sync the copy")?;
+            calls::fsync(file).during("sync the copy")?;
         }
         Ok(())
     }

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::at::At;
 use crate::attr::Attr;
+use crate::calls::{name_to_handle, open_by_handle};
 use crate::error::Errno;
 use crate::lock::{RwLock, rank};
-use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
+use crate::sys::handle::FileHandle;
 
 use super::Layer;
 

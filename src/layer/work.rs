@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags, flock};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::at::At;
+use crate::calls;
 use crate::error::{Context, Errno, Error, Result};
 use crate::lock::{Mutex, rank};
 
@@ -61,7 +62,7 @@ impl WorkDir {
         volatile: bool,
     ) -> Result<Self> {
         let named = |operation| move |errno| Error::new(errno, operation).on(subject("workdir", path));
-        let base = open_dir(fs::CWD, path).map_err(named("open"))?;
+        let base = open_dir(CWD, path).map_err(named("open"))?;
         let locks = [lock(upper.root(), "upperdir", &upper.path)?, lock(base.as_fd(), "workdir", path)?];
         if At::new(&base, b"work").find().map_err(named("open"))?.is_some() {
             let old = open_dir(base.as_fd(), "work").map_err(named("open"))?;
@@ -85,7 +86,7 @@ impl WorkDir {
             let incompat = make_dir(work.as_fd(), b"incompat").map_err(named("make incompat in"))?;
             let volatile = make_dir(incompat.as_fd(), b"volatile").map_err(named("make incompat in"))?;
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-            fs::openat(volatile, "dirty", flags, Mode::empty()).map_err(named("make incompat in"))?;
+            calls::openat(volatile, "dirty", flags, Mode::empty()).map_err(named("make incompat in"))?;
         }
         let style = match style {
             Some(style) => style,
@@ -124,6 +125,13 @@ impl WorkDir {
         self.index.as_fd()
     }
 
+    /// Removes an entry of the index, which nothing needs any more; should that fail, it does no harm.
+    pub fn remove_index(&self, name: &[u8]) {
+        if let Err(errno) = calls::unlinkat(&self.index, name, AtFlags::empty()) {
+            log::warn!("cannot remove {} from the index: {errno}", name.escape_ascii());
+        }
+    }
+
     /// Makes something under a name of its own: `make` is called with the work directory and that name.
     ///
     /// # Errors
@@ -149,7 +157,7 @@ impl WorkDir {
     /// Those of renameat2(2).
     pub fn discard(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         let staged_name = self.unused_name();
-        fs::renameat_with(dir, name, &self.work, staged_name.as_slice(), RenameFlags::NOREPLACE)
+        calls::renameat(dir, name, &self.work, staged_name.as_slice(), RenameFlags::NOREPLACE)
             .during("move to the work directory")?;
         drop(self.adopt(staged_name));
         Ok(())
@@ -165,7 +173,7 @@ impl WorkDir {
         }
         *self.shared_whiteout.lock() = None;
         clean::empty(self.work.as_fd())?;
-        fs::fsync(open_dir(self.base.as_fd(), ".")?)
+        calls::fsync(open_dir(self.base.as_fd(), ".")?)
     }
 }
 
@@ -190,7 +198,7 @@ impl Staged<'_> {
     /// Those of renameat2(2); then nothing has changed and what was staged is removed.
     pub fn commit(mut self, dir: BorrowedFd<'_>, name: &[u8], flags: RenameFlags) -> Result<()> {
         let staged = self.name.as_deref().unwrap_or_default();
-        fs::renameat_with(&self.work.work, staged, dir, name, flags).during("publish")?;
+        calls::renameat(&self.work.work, staged, dir, name, flags).during("publish")?;
         if !flags.contains(RenameFlags::EXCHANGE) {
             self.name = None;
         }
@@ -210,14 +218,14 @@ impl Drop for Staged<'_> {
 }
 
 fn open_dir(dir: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    fs::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    calls::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Whether `name` is a directory with something in it.
 fn holds_entries(dir: &OwnedFd, name: &str) -> Result<bool, Errno> {
     let found = match open_dir(dir.as_fd(), name) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
-        found => fs::Dir::new(found?)?,
+        found => calls::list(found?)?,
     };
     for entry in found {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
@@ -231,12 +239,12 @@ fn make_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     // As the kernel's, it is nobody's to look into; without privilege we need the bits ourselves.
     let overrides = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_OVERRIDE));
     let mode = if overrides { Mode::empty() } else { Mode::RWXU };
-    match fs::mkdirat(dir, name, mode) {
+    match calls::mkdirat(dir, name, mode) {
         Ok(()) => {}
         Err(Errno::EXIST) => At::new(&dir, name).chmod(mode.as_raw_mode())?,
         Err(errno) => return Err(errno),
     }
-    fs::openat(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    calls::openat(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn lock(dir: BorrowedFd<'_>, option: &str, path: &Path) -> Result<OwnedFd> {
@@ -244,7 +252,7 @@ fn lock(dir: BorrowedFd<'_>, option: &str, path: &Path) -> Result<OwnedFd> {
     let fd = open_dir(dir, ".").map_err(named)?;
     let mut waited = Duration::ZERO;
     loop {
-        match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(fd),
             // A daemon whose mount is gone may still be cleaning up.
             Err(Errno::WOULDBLOCK) if waited < LOCK_PATIENCE => {
@@ -260,10 +268,10 @@ fn lock(dir: BorrowedFd<'_>, option: &str, path: &Path) -> Result<OwnedFd> {
 /// Renames between work directory and upper must be possible: one filesystem, reached by one mount.
 fn check_rename(work: &OwnedFd, upper: &Layer) -> Result<(), Errno> {
     let probe = b"#probe";
-    fs::mkdirat(work, probe.as_slice(), Mode::RWXU)?;
+    calls::mkdirat(work, probe.as_slice(), Mode::RWXU)?;
     // Renaming a directory onto the upper's root itself cannot succeed, but crossing a mount is noticed before that.
-    let result = fs::renameat_with(work, probe.as_slice(), upper.root(), ".", RenameFlags::empty());
-    fs::unlinkat(work, probe.as_slice(), AtFlags::REMOVEDIR)?;
+    let result = calls::renameat(work, probe.as_slice(), upper.root(), ".", RenameFlags::empty());
+    calls::unlinkat(work, probe.as_slice(), AtFlags::REMOVEDIR)?;
     if result == Err(Errno::XDEV) { Err(Errno::XDEV) } else { Ok(()) }
 }
 

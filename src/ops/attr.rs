@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, ftruncate};
+use rustix::fs::OFlags;
 
 use crate::attr::{Attr, Kind};
+use crate::calls::ftruncate;
 use crate::copy_up::{Data, Gate};
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::Inode;

@@ -6,12 +6,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{self, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags, makedev};
 
 use crate::acl;
 use crate::at::At;
 use crate::attr::{Attr, Kind};
 use crate::cache::Known;
+use crate::calls;
 use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::Backing;
@@ -21,6 +22,7 @@ use crate::name::Name;
 use crate::overlay::{Caller, Overlay};
 use crate::resolve::Found;
 use crate::sys::creds::{self, Creds};
+use crate::times;
 
 use super::{Opened, check_alive, check_mutable};
 
@@ -123,23 +125,17 @@ impl Overlay {
         check_alive(&parent)?;
         let creds = self.creds_of(caller, modes.umask)?;
         creds::assume(creds).during("take the caller's ids")?;
-        let merged = !parent.state.read().lower_dirs().is_empty();
-        let fd = match make_at(dir.as_fd(), name.as_bytes(), what, modes.mode) {
-            Ok(fd) => {
-                if merged && matches!(what, What::Dir) {
-                    // What comes under this name in a layer below, one day, is not to show through.
-                    self.dialect
-                        .set(At::new(&dir, name.as_bytes()), Mark::Opaque, b"y")
-                        .during("set the opaque mark")?;
-                }
-                fd
-            }
+        let at = At::new(&dir, name.as_bytes());
+        let (fd, over_whiteout) = match make_at(dir.as_fd(), name.as_bytes(), what, modes.mode) {
+            Ok(fd) => (fd, false),
             // Nothing is shown under the name, so it is a whiteout.
-            Err(Errno::EXIST) => self.make_over_whiteout(dir.as_fd(), &name, what, modes, creds)?,
+            Err(Errno::EXIST) => (self.make_over_whiteout(dir.as_fd(), &name, what, modes, creds)?, true),
             Err(errno) => return Err(Error::new(errno, "create")),
         };
         let since = self.caches.attrs.now();
-        let attr = At::new(&dir, name.as_bytes()).attr().during("stat")?;
+        let attr = self
+            .finish(&parent, at, what, over_whiteout)
+            .inspect_err(|_| self.take_back(&parent, at, what, over_whiteout))?;
         let flags = Flags { setid: attr.is_setid(), ..Flags::default() };
         let state = State { upper: Some(attr.ino), flags, ..State::default() };
         let found = Found { ino: self.numbers.number(&attr), attr, state };
@@ -148,6 +144,33 @@ impl Overlay {
         self.caches.names.put(parent.ino, &name, Known::Inode(inode.ino));
         self.keep_attr(&inode, attr, since);
         Ok((inode, attr, fd))
+    }
+
+    /// Marks what was made, if need be, and returns its attributes.
+    fn finish(&self, parent: &Inode, at: At<'_>, what: What<'_>, over_whiteout: bool) -> Result<Attr> {
+        if matches!(what, What::Dir) && !over_whiteout && !parent.state.read().lower_dirs().is_empty() {
+            // What comes under this name in a layer below, one day, is not to show through.
+            self.dialect.set(at, Mark::Opaque, b"y").during("set the opaque mark")?;
+        }
+        at.attr().during("stat")
+    }
+
+    /// Takes away what was made, and what that did to its directory, as far as that is known.
+    fn take_back(&self, parent: &Inode, at: At<'_>, what: What<'_>, over_whiteout: bool) {
+        let (dir, is_dir) = (at.dir(), matches!(what, What::Dir));
+        let before = self.caches.attrs.get(parent.ino);
+        let removed = if over_whiteout {
+            self.work().and_then(|work| work.replace_with_whiteout(dir, at.name(), is_dir))
+        } else {
+            let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            calls::unlinkat(dir, at.name(), flags).during("remove")
+        };
+        let restore =
+            |attr: Attr| At::fd(&dir).set_times(&times::exact(attr.atime, attr.mtime)).during("restore times");
+        if let Err(error) = removed.and_then(|()| before.map_or(Ok(()), restore)) {
+            log::warn!("{} was made for nothing, and stays: {error}", at.name().escape_ascii());
+        }
+        self.changed(parent, at.name());
     }
 
     /// Whose a new file becomes.
@@ -195,10 +218,8 @@ impl Overlay {
         }
         if is_dir {
             self.dialect.set(staged.at(), Mark::Opaque, b"y").during("set the opaque mark")?;
-            staged.commit(dir, name.as_bytes(), RenameFlags::EXCHANGE)?;
-        } else {
-            staged.commit(dir, name.as_bytes(), RenameFlags::empty())?;
         }
+        staged.commit(dir, name.as_bytes(), if is_dir { RenameFlags::EXCHANGE } else { RenameFlags::empty() })?;
         Ok(fd)
     }
 }
@@ -209,10 +230,10 @@ fn make_at(dir: BorrowedFd<'_>, name: &[u8], what: What<'_>, mode: u32) -> Resul
     match what {
         What::File(access) => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | access;
-            fs::openat(dir, name, flags, mode).map(Some)
+            calls::openat(dir, name, flags, mode).map(Some)
         }
-        What::Dir => fs::mkdirat(dir, name, mode).map(|()| None),
-        What::Symlink(target) => fs::symlinkat(target, dir, name).map(|()| None),
-        What::Node(kind, rdev) => fs::mknodat(dir, name, kind, mode, fs::makedev(rdev.0, rdev.1)).map(|()| None),
+        What::Dir => calls::mkdirat(dir, name, mode).map(|()| None),
+        What::Symlink(target) => calls::symlinkat(target, dir, name).map(|()| None),
+        What::Node(kind, rdev) => calls::mknodat(dir, name, kind, mode, makedev(rdev.0, rdev.1)).map(|()| None),
     }
 }

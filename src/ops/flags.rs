@@ -6,15 +6,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 
 use crate::attr::Kind;
+use crate::calls;
 use crate::copy_up::{Data, protected_letters};
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::Inode;
 use crate::layer::marks::Mark;
 use crate::overlay::Overlay;
-use crate::sys::fileattr::{self, FsXattr};
+use crate::sys::fileattr::FsXattr;
 
 /// `FS_IMMUTABLE_FL` and `FS_APPEND_FL`.
 const IMMUTABLE: u32 = 0x10;
@@ -30,7 +31,7 @@ impl Overlay {
     /// `ENOTTY` where the layer's filesystem has none.
     pub fn flags(&self, ino: u64) -> Result<u32> {
         let inode = self.inode(ino)?;
-        let flags = fileattr::get_flags(self.open_for_flags(&inode)?.as_fd()).during("read file flags")?;
+        let flags = calls::get_flags(self.open_for_flags(&inode)?.as_fd()).during("read file flags")?;
         let kept = inode.state.read().flags;
         Ok(with_bit(with_bit(flags, IMMUTABLE, kept.immutable), APPEND, kept.append_only))
     }
@@ -44,9 +45,9 @@ impl Overlay {
         self.copy_up(&inode, Data::Later)?;
         let fd = self.open_for_flags(&inode)?;
         let plain = flags & !(IMMUTABLE | APPEND);
-        let old = fileattr::get_flags(fd.as_fd()).during("read file flags")?;
+        let old = calls::get_flags(fd.as_fd()).during("read file flags")?;
         if old != plain {
-            fileattr::set_flags(fd.as_fd(), plain).during("set file flags")?;
+            calls::set_flags(fd.as_fd(), plain).during("set file flags")?;
         }
         self.protect(&inode, flags & IMMUTABLE != 0, flags & APPEND != 0)
     }
@@ -57,7 +58,7 @@ impl Overlay {
     /// `ENOTTY` where the layer's filesystem has none.
     pub fn extended_flags(&self, ino: u64) -> Result<FsXattr> {
         let inode = self.inode(ino)?;
-        let mut attr = fileattr::get_xattr_flags(self.open_for_flags(&inode)?.as_fd()).during("read file flags")?;
+        let mut attr = calls::get_xattr_flags(self.open_for_flags(&inode)?.as_fd()).during("read file flags")?;
         let kept = inode.state.read().flags;
         attr.xflags = with_bit(with_bit(attr.xflags, X_IMMUTABLE, kept.immutable), X_APPEND, kept.append_only);
         Ok(attr)
@@ -72,7 +73,7 @@ impl Overlay {
         self.copy_up(&inode, Data::Later)?;
         let fd = self.open_for_flags(&inode)?;
         let plain = FsXattr { xflags: attr.xflags & !(X_IMMUTABLE | X_APPEND), ..attr };
-        fileattr::set_xattr_flags(fd.as_fd(), plain).during("set file flags")?;
+        calls::set_xattr_flags(fd.as_fd(), plain).during("set file flags")?;
         self.protect(&inode, attr.xflags & X_IMMUTABLE != 0, attr.xflags & X_APPEND != 0)
     }
 
@@ -84,12 +85,7 @@ impl Overlay {
             inode,
             |at, _| {
                 if at.name().is_empty() && inode.is_dir() {
-                    rustix::fs::openat(
-                        at.dir(),
-                        ".",
-                        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                        rustix::fs::Mode::empty(),
-                    )
+                    calls::openat(at.dir(), ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 } else {
                     at.open_noatime(OFlags::RDONLY | OFlags::NONBLOCK)
                 }

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{self, FallocateFlags, OFlags, SeekFrom};
-use rustix::io;
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use crate::attr::Kind;
+use crate::calls;
 use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Backing, OpenFile};
@@ -208,7 +208,7 @@ impl Overlay {
         let mut done = 0;
         let mut result = Ok(());
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            match io::pwrite(&*backing.fd, rest, offset.saturating_add(done as u64)) {
+            match calls::pwrite(&*backing.fd, rest, offset.saturating_add(done as u64)) {
                 Ok(0) => break,
                 Ok(written) => done = done.saturating_add(written),
                 Err(Errno::INTR) => {}
@@ -268,7 +268,7 @@ impl Overlay {
         if !backing.in_upper || !self.syncs() {
             return Ok(());
         }
-        if data_only { fs::fdatasync(&*backing.fd) } else { fs::fsync(&*backing.fd) }.during("fsync")
+        if data_only { calls::fdatasync(&*backing.fd) } else { calls::fsync(&*backing.fd) }.during("fsync")
     }
 
     /// Brings a directory's entries to the disk.
@@ -281,7 +281,7 @@ impl Overlay {
             return Ok(());
         }
         let fd = open_listing(self.upper_dir(&inode)?.as_fd()).during("open directory")?;
-        fs::fsync(fd).during("fsync")
+        calls::fsync(fd).during("fsync")
     }
 
     /// Reserves or frees space.
@@ -294,7 +294,7 @@ impl Overlay {
         if !backing.in_upper {
             return Err(Error::new(Errno::BADF, "fallocate"));
         }
-        fs::fallocate(&*backing.fd, FallocateFlags::from_bits_retain(mode), offset, len).during("fallocate")?;
+        calls::fallocate(&*backing.fd, FallocateFlags::from_bits_retain(mode), offset, len).during("fallocate")?;
         self.drop_setid(&file.inode, caller)?;
         self.touched(&file.inode);
         Ok(())
@@ -334,14 +334,8 @@ impl Overlay {
         if !target.in_upper {
             return Err(Error::new(Errno::BADF, "copy range"));
         }
-        let copied = fs::copy_file_range(
-            source.fd.as_fd(),
-            Some(&mut from_offset),
-            target.fd.as_fd(),
-            Some(&mut to_offset),
-            len,
-        )
-        .during("copy range")?;
+        let copied = calls::copy_file_range(&*source.fd, &mut from_offset, &*target.fd, &mut to_offset, len)
+            .during("copy range")?;
         self.drop_setid(&to.inode, caller)?;
         self.touched(&to.inode);
         Ok(copied)
@@ -351,7 +345,7 @@ impl Overlay {
 fn read_at(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match io::pread(fd, rest, offset.saturating_add(done as u64)) {
+        match calls::pread(fd, rest, offset.saturating_add(done as u64)) {
             Ok(0) => break,
             Ok(read) => done = done.saturating_add(read),
             Err(Errno::INTR) => {}
@@ -363,5 +357,5 @@ fn read_at(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
 
 fn seek_in(fd: &OwnedFd, offset: u64, hole: bool) -> Result<u64> {
     let from = if hole { SeekFrom::Hole(offset) } else { SeekFrom::Data(offset) };
-    fs::seek(fd, from).during("seek")
+    calls::seek(fd, from).during("seek")
 }

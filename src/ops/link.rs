@@ -3,11 +3,12 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, RenameFlags, linkat};
+use rustix::fs::{AtFlags, CWD, RenameFlags};
 
 use crate::at::At;
 use crate::attr::Attr;
 use crate::cache::Known;
+use crate::calls::linkat;
 use crate::copy_up::Data;
 use crate::error::{Errno, Error, Result};
 use crate::inode::Link;
@@ -43,6 +44,7 @@ impl Overlay {
             self.set_redirect(&inode, &link.parent, &link.name, false)?;
         }
         let work = self.work()?;
+        let before = self.attr_of(&inode)?;
         let dir = self.upper_dir(&parent)?;
         if inode.state.read().flags.has_origin {
             self.mark_impure(&parent, dir.as_fd())?;
@@ -87,7 +89,10 @@ impl Overlay {
         self.touched(&inode);
         self.changed(&parent, name.as_bytes());
         self.caches.names.put(parent.ino, &name, Known::Inode(inode.ino));
-        let attr = self.attr_of(&inode)?;
+        let attr = self.attr_of(&inode).unwrap_or_else(|error| {
+            log::warn!("the attributes of a new link are told from memory: {error}");
+            Attr { nlink: before.nlink.saturating_add(1), is_volatile: true, ..before }
+        });
         self.table.look_up(inode);
         Ok(attr)
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{StatVfs, fstatvfs};
+use rustix::fs::StatVfs;
 
 use crate::attr::{Attr, Kind};
+use crate::calls::fstatvfs;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::Inode;
 use crate::overlay::Overlay;

@@ -1,12 +1,13 @@
 //! Removing names: whiteouts where a layer below shows something.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::AtFlags;
 
 use crate::at::At;
 use crate::cache::{DirKey, Known};
+use crate::calls::unlinkat;
 use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::{Inode, State};
@@ -70,7 +71,7 @@ impl Overlay {
                 }
             }
         }
-        self.drop_link(&inode, &mut state, &parent, &name, orphan)?;
+        self.drop_link(&inode, &mut state, &parent, &name, orphan);
         drop(state);
         if is_dir {
             self.caches.dirs.remove(&DirKey::Upper(inode.ino));
@@ -127,15 +128,15 @@ impl Overlay {
         state: &mut State,
         parent: &Inode,
         name: &Name,
-        orphan: Option<Arc<std::os::fd::OwnedFd>>,
-    ) -> Result<()> {
+        orphan: Option<Arc<OwnedFd>>,
+    ) {
         state.links.remove(parent, name.as_bytes());
         if !self.dialect.marks(inode.kind)
             && state.links.as_slice().is_empty()
             && let (Some(layer), Some(upper)) = (&self.stack.upper, state.upper)
         {
             // A name that is not known yet may be left.
-            let left = orphan.as_ref().map(|fd| At::fd(fd).attr()).transpose().during("stat")?;
+            let left = orphan.as_ref().and_then(|fd| At::fd(fd).attr().ok());
             if left.is_none_or(|attr| attr.nlink == 0) {
                 self.unmarked.remove(layer.attr.dev, upper);
             }
@@ -143,15 +144,14 @@ impl Overlay {
         if let Some(orphan) = orphan {
             state.extra_mut().orphan = Some(orphan);
         }
-        let Some(extra) = &mut state.extra else { return Ok(()) };
-        let Some(nlink) = &mut extra.nlink else { return Ok(()) };
+        let Some(extra) = &mut state.extra else { return };
+        let Some(nlink) = &mut extra.nlink else { return };
         *nlink = nlink.saturating_sub(1);
         if *nlink == 0
             && let (Some(index), Some(work)) = (extra.index.take(), &self.work)
         {
             log::debug!("inode {} is gone from the index", inode.ino);
-            unlinkat(work.index(), index, AtFlags::empty()).during("remove from the index")?;
+            work.remove_index(&index);
         }
-        Ok(())
     }
 }

@@ -5,11 +5,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, Mode, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 
 use crate::at::{At, split_names};
 use crate::attr::Kind;
 use crate::cache::Known;
+use crate::calls;
 use crate::config::RedirectDir;
 use crate::copy_up::Data;
 use crate::error::{Context, Errno, Error, Result};
@@ -22,6 +23,9 @@ use crate::overlay::{Overlay, Stale};
 use crate::times;
 
 use super::{check_alive, check_unprotected};
+
+/// A redirect of more bytes may be too long for a filesystem: the longest that the kernel's overlayfs writes.
+const LONG: usize = 256;
 
 /// A name in a directory of the overlay, and that directory in the upper.
 #[derive(Debug)]
@@ -179,8 +183,11 @@ impl Overlay {
             }
         };
         match self.with_real(inode, |at, _| self.dialect.set(at, Mark::Redirect, &redirect), "set the redirect mark") {
-            // Too long a path for the filesystem: the caller may still copy.
-            Err(error) if matches!(error.errno(), Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => {
+            // Too long a path for the filesystem: the caller may still copy. A short one fails for want of space.
+            Err(error)
+                if matches!(error.errno(), Errno::TOOBIG | Errno::RANGE)
+                    || (error.errno() == Errno::NOSPC && redirect.len() > LONG) =>
+            {
                 Err(Error::new(Errno::XDEV, "set the redirect mark"))
             }
             result => result,
@@ -216,7 +223,7 @@ impl Overlay {
         let (state, target_state) = if inode.ino < target.ino { (&mut low, &mut high) } else { (&mut high, &mut low) };
         check_link(state, old)?;
         check_link(target_state, new)?;
-        fs::renameat_with(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), RenameFlags::EXCHANGE)
+        calls::renameat(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), RenameFlags::EXCHANGE)
             .during("exchange")?;
         move_link(state, old, new);
         move_link(target_state, new, old);
@@ -247,7 +254,7 @@ impl Overlay {
             }
         }
         let plain = |flags| {
-            fs::renameat_with(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), flags).during("rename")
+            calls::renameat(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), flags).during("rename")
         };
         if leaves_whiteout && slot != Slot::Whiteout {
             // Puts a whiteout into the free place, and exchanges.
@@ -283,13 +290,16 @@ impl Overlay {
             plain(RenameFlags::EXCHANGE)?;
         } else if slot == Slot::Whiteout && inode.is_dir() {
             plain(RenameFlags::EXCHANGE)?;
-            fs::unlinkat(&*old.dir, old.name.as_bytes(), AtFlags::empty()).during("remove a whiteout")?;
+            // One that stays hides nothing.
+            if let Err(errno) = calls::unlinkat(&*old.dir, old.name.as_bytes(), AtFlags::empty()) {
+                log::warn!("cannot remove a whiteout: {errno}");
+            }
         } else {
             plain(RenameFlags::empty())?;
         }
         move_link(&mut state, old, new);
         if let Some((target, mut target_state)) = target {
-            self.drop_link(target, &mut target_state, &new.parent, &new.name, orphan)?;
+            self.drop_link(target, &mut target_state, &new.parent, &new.name, orphan);
         }
         Ok(())
     }
@@ -298,7 +308,7 @@ impl Overlay {
     fn clear(&self, work: &WorkDir, place: &Place) -> Result<()> {
         let from = place.at();
         let attr = from.attr().during("stat")?;
-        let (staged, ()) = work.stage(|dir, name| fs::mkdirat(dir, name, Mode::RWXU))?;
+        let (staged, ()) = work.stage(|dir, name| calls::mkdirat(dir, name, Mode::RWXU))?;
         let to = staged.at();
         to.chown(Some(attr.uid), Some(attr.gid)).during("copy the owner")?;
         to.chmod(attr.mode).during("copy the mode")?;
@@ -333,8 +343,8 @@ fn slot(new: &Place, target: Option<&Arc<Inode>>) -> Result<Slot> {
 }
 
 fn is_physically_empty(place: &Place) -> Result<bool> {
-    let fd = place.at().open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY).during("open directory")?;
-    for entry in fs::Dir::new(fd).during("list directory")? {
+    let fd = place.at().open(OFlags::RDONLY | OFlags::DIRECTORY).during("open directory")?;
+    for entry in calls::list(fd).during("list directory")? {
         let entry = entry.during("list directory")?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             return Ok(false);

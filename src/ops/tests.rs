@@ -5,6 +5,8 @@ mod caches;
 mod copy_up;
 mod create;
 mod errors;
+#[cfg(feature = "failpoints")]
+mod faults;
 mod flags;
 mod hostile;
 mod io;

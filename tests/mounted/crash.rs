@@ -106,13 +106,20 @@ fn what_was_answered_before_the_kill_is_there_after_it() {
     }
 }
 
+/// Has the daemon do what the order says with one of its next calls on layers.
+#[cfg(feature = "failpoints")]
+fn order(tree: &Mounted, order: &str) {
+    assert_eq!(lstat(tree.path(format!("plyfs-failpoint-{order}"))).err(), Some(rustix::io::Errno::NOENT));
+}
+
 #[cfg(feature = "failpoints")]
 #[test]
 fn a_request_that_panics_is_eio_and_the_mount_lives_on() {
     plyfs_only!("the kernel's overlayfs is not to panic");
     let tree = mount!(setup().panics());
-    for _ in 0..3 {
-        assert_eq!(lstat(tree.path("plyfs-failpoint-panic")).err(), Some(rustix::io::Errno::IO));
+    for number in 0..3 {
+        order(&tree, "panic-1");
+        assert_eq!(lstat(tree.path(format!("removed/f{number}"))).err(), Some(rustix::io::Errno::IO));
         assert_eq!(tree.read("copied/f1").len(), 50_000);
         tree.write("new", "x");
     }

@@ -138,6 +138,59 @@ fn has_reason(lines: &[&str], code: &[&str], line: usize) -> bool {
     })
 }
 
+/// The modules that reach layers, and what else of the crate for system calls they may use: it is no call on a layer.
+const REACH_LAYERS: [&str; 10] =
+    ["at", "cache", "copy_up", "inode", "layer", "listing", "ops", "overlay", "resolve", "scan"];
+const NO_CALLS_ON_LAYERS: [&str; 5] = ["flock", "fstatfs", "major", "makedev", "minor"];
+
+/// Layers are reached by the calls of one module, where each can be made to fail.
+pub fn calls(source: &Source) -> Vec<String> {
+    if !source.module().first().is_some_and(|module| REACH_LAYERS.contains(&module.as_str())) {
+        return Vec::new();
+    }
+    let code = &source.product;
+    let mut wrong = Vec::new();
+    for root in ["rustix::fs::", "rustix::io::", "std::fs::"] {
+        for (start, _) in code.match_indices(root) {
+            let rest = start + root.len();
+            let names: Vec<&str> = if code[rest..].starts_with('{') {
+                code[rest + 1..closed(code, rest)].split(',').map(|name| first_word(name.trim())).collect()
+            } else {
+                vec![first_word(&code[rest..])]
+            };
+            let is_call = |name: &&str| name.starts_with(char::is_lowercase) && !NO_CALLS_ON_LAYERS.contains(name);
+            for name in names.into_iter().filter(is_call) {
+                wrong.push(at(source, start, &format!("{root}{name}: layers are reached by crate::calls")));
+            }
+        }
+    }
+    wrong
+}
+
+/// Locks know their place in the order, but for those around the overlay, under which none of its own is taken.
+pub fn locks(source: &Source) -> Vec<String> {
+    let around = ["cli", "fuse", "image", "lock", "mount"];
+    if source.module().first().is_some_and(|module| around.contains(&module.as_str())) {
+        return Vec::new();
+    }
+    let found = ["parking_lot", "sync::Mutex", "sync::RwLock"].into_iter().flat_map(|lock| {
+        source
+            .product
+            .match_indices(lock)
+            .map(move |(position, _)| at(source, position, &format!("{lock}: use crate::lock")))
+    });
+    let groups = source.product.match_indices("std::sync::{").flat_map(|(start, root)| {
+        let group = start + root.len() - 1;
+        let names = source.product[group..closed(&source.product, group)].split([',', '{']).map(str::trim);
+        names
+            .map(first_word)
+            .filter(|name| ["Mutex", "RwLock"].contains(name))
+            .map(|name| at(source, start, &format!("sync::{name}: use crate::lock")))
+            .collect::<Vec<_>>()
+    });
+    found.chain(groups).collect()
+}
+
 /// Files and their modules of tests are small.
 pub fn size(source: &Source) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -297,6 +350,38 @@ mod tests {
         finds(unwraps, "src/x.rs", "a.unwrap_or(1); // .unwrap()\n#[cfg(test)]\nfn f() { a.unwrap() }", &[]);
         finds(unwraps, "src/x.rs", "a\n    .unwrap();", &["src/x.rs:2: .unwrap() outside of tests"]);
         finds(unwraps, "src/x.rs", "a.expect(\"\");", &["src/x.rs:1: .expect( outside of tests"]);
+    }
+
+    #[test]
+    fn calls_past_the_module_for_them_are_found() {
+        finds(calls, "src/at.rs", "use rustix::fs::{AtFlags, flock};\nuse crate::calls;\ncalls::statx();", &[]);
+        finds(calls, "src/mount.rs", "use rustix::fs::statx;", &[]);
+        let path = "src/ops/io.rs";
+        finds(
+            calls,
+            path,
+            "fn f() { rustix::fs::statx() }",
+            &["src/ops/io.rs:1: rustix::fs::statx: layers are reached by crate::calls"],
+        );
+        finds(
+            calls,
+            path,
+            "use rustix::fs::{self, Mode, unlinkat};",
+            &[
+                "src/ops/io.rs:1: rustix::fs::self: layers are reached by crate::calls",
+                "src/ops/io.rs:1: rustix::fs::unlinkat: layers are reached by crate::calls",
+            ],
+        );
+        finds(calls, path, "#[cfg(test)]\nmod tests { use std::fs::write; }", &[]);
+    }
+
+    #[test]
+    fn locks_without_a_rank_are_found() {
+        finds(locks, "src/cache.rs", "use crate::lock::Mutex;\nuse std::sync::{Arc, Weak};", &[]);
+        finds(locks, "src/lock.rs", "use parking_lot::Mutex;", &[]);
+        finds(locks, "src/cache.rs", "use parking_lot::Mutex;", &["src/cache.rs:1: parking_lot: use crate::lock"]);
+        finds(locks, "src/cache.rs", "use std::sync::Mutex;", &["src/cache.rs:1: sync::Mutex: use crate::lock"]);
+        finds(locks, "src/cache.rs", "use std::sync::{Arc, Mutex};", &["src/cache.rs:1: sync::Mutex: use crate::lock"]);
     }
 
     #[test]

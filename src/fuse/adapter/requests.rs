@@ -23,7 +23,7 @@ use crate::sys::memory;
 use super::super::reply::{
     GENERATION, answer, guarded, keeps, send_empty, send_entry, send_statfs, send_written, send_xattr,
 };
-use super::super::{convert, ioctl, panic_if_asked, session};
+use super::super::{convert, ioctl, session};
 use super::{Adapter, BUFFER, MANY, holder};
 
 /// Changing one of these may mean to copy its data first.
@@ -47,7 +47,8 @@ impl Filesystem for Adapter {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let work = || {
             self.caller(request)?;
-            panic_if_asked(name);
+            #[cfg(feature = "failpoints")]
+            super::super::failpoint::obey(name)?;
             self.overlay.lookup(parent.0, name.as_bytes())
         };
         answer(reply, work, send_entry(self.timeout));

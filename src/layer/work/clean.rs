@@ -2,10 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{self, AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::at::At;
 use crate::attr::Kind;
+use crate::calls;
 use crate::error::Errno;
 
 /// How deep a tree in the work directory may be: replaced directories hold whiteouts only, whatever more was put there
@@ -29,12 +30,12 @@ pub(super) fn empty(dir: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 fn remove_to(dir: BorrowedFd<'_>, name: &[u8], depth: u32) -> Result<(), Errno> {
-    match fs::unlinkat(dir, name, AtFlags::empty()) {
+    match calls::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(errno) => return Err(errno),
     }
-    match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+    match calls::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS) => {}
         Err(errno) => return Err(errno),
@@ -45,14 +46,14 @@ fn remove_to(dir: BorrowedFd<'_>, name: &[u8], depth: u32) -> Result<(), Errno> 
         at.chmod(0o700)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let sub = fs::openat(dir, name, flags, Mode::empty())?;
+    let sub = calls::openat(dir, name, flags, Mode::empty())?;
     empty_to(std::os::fd::AsFd::as_fd(&sub), depth.checked_sub(1).ok_or(Errno::LOOP)?)?;
-    fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+    calls::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
 
 fn empty_to(dir: BorrowedFd<'_>, depth: u32) -> Result<(), Errno> {
-    let readable = fs::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    for entry in Dir::new(readable)? {
+    let readable = calls::openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for entry in calls::list(readable)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 use crate::at::At;
+use crate::calls;
 use crate::error::{Context, Errno, Error, Result};
 use crate::layer::marks::{DOT_WHITEOUT, Dialect, Mark};
 
@@ -30,18 +31,18 @@ pub(super) fn dot_name(name: &[u8]) -> Vec<u8> {
 /// The first style that the filesystem allows.
 pub(super) fn choose_style(work: &OwnedFd, dialect: Dialect) -> WhiteoutStyle {
     let probe = b"#probe".as_slice();
-    let made = fs::mknodat(work, probe, FileType::CharacterDevice, Mode::empty(), 0);
+    let made = calls::mknodat(work, probe, FileType::CharacterDevice, Mode::empty(), 0);
     let style = match made {
         Ok(()) => WhiteoutStyle::Device,
         Err(errno) => {
             log::info!("the upper's filesystem takes no whiteout devices ({errno}), others are used");
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = fs::openat(work, probe, flags, Mode::RUSR | Mode::WUSR);
+            let file = calls::openat(work, probe, flags, Mode::RUSR | Mode::WUSR);
             let marked = file.and_then(|_| dialect.set(At::new(work, probe), Mark::Whiteout, b"y"));
             if marked.is_ok() { WhiteoutStyle::Xattr } else { WhiteoutStyle::DotFile }
         }
     };
-    if let Err(errno) = fs::unlinkat(work, probe, AtFlags::empty()) {
+    if let Err(errno) = calls::unlinkat(work, probe, AtFlags::empty()) {
         log::debug!("no probe to remove from the work directory: {errno}");
     }
     style
@@ -103,7 +104,7 @@ impl WorkDir {
             _ => self.stage(|dir, name| {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                 // Without privilege, a `user.` attribute takes the right to write.
-                fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+                calls::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
                 let mark = self.dialect.name(Mark::Whiteout);
                 At::new(&dir, name).set_xattr(&mark, b"y", XattrFlags::empty())
             })?,
@@ -116,7 +117,7 @@ impl WorkDir {
         if self.links_whiteouts.load(Ordering::Relaxed) {
             let mut shared = self.shared_whiteout.lock();
             if let Some(first) = shared.as_deref() {
-                match fs::linkat(&self.work, first, dir, name, AtFlags::empty()) {
+                match calls::linkat(&self.work, first, dir, name, AtFlags::empty()) {
                     // Too many links: the next one starts a new inode.
                     Err(Errno::MLINK) => {}
                     Err(Errno::PERM | Errno::OPNOTSUPP | Errno::XDEV) => {
@@ -128,10 +129,10 @@ impl WorkDir {
             if self.links_whiteouts.load(Ordering::Relaxed) {
                 let first = self.unused_name();
                 make_device(self.work.as_fd(), &first)?;
-                let result = fs::linkat(&self.work, first.as_slice(), dir, name, AtFlags::empty());
+                let result = calls::linkat(&self.work, first.as_slice(), dir, name, AtFlags::empty());
                 let old = shared.replace(first);
                 if let Some(old) = old {
-                    fs::unlinkat(&self.work, old, AtFlags::empty())?;
+                    calls::unlinkat(&self.work, old, AtFlags::empty())?;
                 }
                 if result.is_ok() || result == Err(Errno::EXIST) {
                     return result;
@@ -158,12 +159,12 @@ impl WorkDir {
 }
 
 fn make_device(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
+    calls::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
 fn make_dot_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    match fs::openat(dir, dot_name(name), flags, Mode::RUSR | Mode::RGRP | Mode::ROTH) {
+    match calls::openat(dir, dot_name(name), flags, Mode::RUSR | Mode::RGRP | Mode::ROTH) {
         // From an earlier time: what was made in its place does not take it away.
         Ok(_) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(Error::new(errno, "make a whiteout")),

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use crate::at::split_names;
-use crate::attr::Kind;
+use crate::attr::{Attr, Kind};
 use crate::inode::numbers::ROOT;
 use crate::overlay::Overlay;
 
@@ -62,6 +62,11 @@ pub(super) fn content(overlay: &Overlay, ino: u64) -> Vec<u8> {
 /// What an overlay shows: a line for each object, its number and link count aside. Every entry's number and type in its
 /// listing are compared with what a lookup says.
 pub(super) fn tree(overlay: &Overlay) -> Vec<String> {
+    tree_with(overlay, |_| String::new())
+}
+
+/// As [`tree`], with more of each object.
+pub(super) fn tree_with(overlay: &Overlay, more: impl Fn(&Attr) -> String) -> Vec<String> {
     let mut lines = Vec::new();
     let mut dirs = vec![(ROOT, String::new())];
     let mut known = Vec::new();
@@ -83,7 +88,7 @@ pub(super) fn tree(overlay: &Overlay) -> Vec<String> {
                 .map(|name| format!(" {}={}", text(name), text(&overlay.getxattr(attr.ino, name).unwrap())))
                 .collect();
             xattrs.sort();
-            lines.push(format!("{path} {what}{}", xattrs.concat()));
+            lines.push(format!("{path} {what}{}{}", xattrs.concat(), more(&attr)));
             if attr.kind() == Kind::Dir {
                 dirs.push((attr.ino, format!("{path}/")));
             }
@@ -107,6 +112,24 @@ pub(super) fn fingerprint(dir: &Path) -> Vec<String> {
     walk(dir, |_, meta| {
         let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
         format!(" {} {} {}:{} {times:?}", meta.ino(), meta.nlink(), meta.uid(), meta.gid())
+    })
+}
+
+/// As [`dump`], with modification times and marks, which say all of what an upper means.
+pub(super) fn marked(dir: &Path) -> Vec<String> {
+    walk(dir, |path, meta| {
+        let mut names = vec![0; 4096];
+        let len = rustix::fs::llistxattr(path, &mut names).unwrap();
+        let marks = split_names(&names[..len]).map(|name| {
+            let mut value = vec![0; 4096];
+            let len = rustix::fs::lgetxattr(path, name, &mut value).unwrap();
+            format!(" {}={}", text(name), text(&value[..len]))
+        });
+        let mut marks: Vec<String> = marks.collect();
+        marks.sort();
+        // Whiteouts are links of one in the work directory.
+        let links = if meta.rdev() == 0 && meta.file_type().is_char_device() { 0 } else { meta.nlink() };
+        format!(" {links} {}.{:09}{}", meta.mtime(), meta.mtime_nsec(), marks.concat())
     })
 }
 

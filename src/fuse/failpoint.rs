@@ -1,0 +1,30 @@
+//! Faults by order: a test looks a name up that says what is to become of the calls on layers.
+
+use std::ffi::OsStr;
+
+use crate::calls::failpoint::{Calls, Fault, Plan, plan_for_process};
+use crate::error::{Errno, Error, Result};
+
+const PREFIX: &str = "plyfs-failpoint-";
+
+/// Does what a name like `plyfs-failpoint-fail-3-28` says: the third changing call from now on fails with errno 28. As
+/// well `abort-3`, `panic-3` (of all calls, also those that only read), and `off`.
+///
+/// # Errors
+/// `ENOENT` for such a name.
+pub(super) fn obey(name: &OsStr) -> Result<()> {
+    let Some(order) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { return Ok(()) };
+    let words: Vec<&str> = order.split('-').collect();
+    let number = |word: &str| word.parse().ok();
+    let plan = match words.as_slice() {
+        ["fail", nth, errno] => (|| {
+            let fault = Fault::Fail(Errno::from_raw_os_error(errno.parse().ok()?));
+            Some(Plan { calls: Calls::Changes, nth: number(nth)?, fault })
+        })(),
+        ["abort", nth] => number(nth).map(|nth| Plan { calls: Calls::Changes, nth, fault: Fault::Abort }),
+        ["panic", nth] => number(nth).map(|nth| Plan { calls: Calls::All, nth, fault: Fault::Panic }),
+        _ => None,
+    };
+    plan_for_process(plan);
+    Err(Error::new(Errno::NOENT, "look up an order for faults"))
+}

@@ -1,12 +1,14 @@
 //! The command line: what is wanted, and how it went.
 
 mod args;
+mod changes;
+mod container;
 mod image;
 mod progress;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -14,6 +16,7 @@ use clap::error::ErrorKind;
 
 use crate::config::{MountOptions, Options};
 use crate::error::{Error, Result};
+use crate::image::container::Held;
 use crate::mount::{self, Failure, Request};
 use crate::sys::mount::Inherited;
 
@@ -30,7 +33,13 @@ pub fn run() -> ExitCode {
     // Subcommands are told by the first word alone, so that a source or a mount point may be called as they are.
     let word = rest.first().and_then(|word| word.to_str());
     match word {
-        Some("mount") => parse::<Mount>(rest).and_then(|args| mount(&args.common, from_flags(&args)?, inherited)),
+        Some("mount") => parse::<Mount>(rest).and_then(|args| match args.paths.as_slice() {
+            [image, mountpoint] => container::mount(&args, image, Path::new(mountpoint), inherited),
+            _ => mount(&args.common, from_flags(&args)?, inherited),
+        }),
+        Some("run") => container::run(rest, inherited),
+        Some("diff") => changes::diff(rest),
+        Some("commit") => changes::commit(rest),
         Some("image") => image::run(rest),
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
         _ => {
@@ -97,7 +106,8 @@ fn from_flags(args: &Mount) -> Result<Wanted, ExitCode> {
     if args.read_only {
         options.add(OsStr::new("ro")).map_err(refuse)?;
     }
-    Ok((options, args.mountpoint.clone()))
+    let [mountpoint] = args.paths.as_slice() else { return Err(ExitCode::from(USAGE)) };
+    Ok((options, PathBuf::from(mountpoint)))
 }
 
 fn options(lists: &[OsString]) -> Result<Options, ExitCode> {
@@ -122,13 +132,23 @@ fn mount(common: &Common, wanted: Wanted, inherited: Inherited) -> Result<ExitCo
     for warning in &options.warnings {
         say(&Failure::new(warning.as_str()).to_string());
     }
-    let request = Request { config: options.config, mount: options.mount, mountpoint, debug: common.debug };
-    let result = if common.foreground || common.debug {
-        mount::foreground(&request)
-    } else {
-        mount::background(&request, inherited)
+    let request = Request {
+        config: options.config,
+        mount: options.mount,
+        mountpoint,
+        debug: common.debug,
+        held: Held::default(),
+        ends_with_caller: false,
     };
-    Ok(ended(result))
+    Ok(serve(common, &request, inherited))
+}
+
+fn serve(common: &Common, request: &Request, inherited: Inherited) -> ExitCode {
+    ended(if common.foreground || common.debug {
+        mount::foreground(request)
+    } else {
+        mount::background(request, inherited)
+    })
 }
 
 fn umount(args: &Umount) -> Result<ExitCode, ExitCode> {

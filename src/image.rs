@@ -18,11 +18,11 @@
 pub mod blob;
 pub mod container;
 pub mod digest;
-//pub mod export;
+pub mod export;
 pub mod import;
 pub mod limits;
 pub mod name;
-//pub mod pack;
+pub mod pack;
 pub mod platform;
 pub mod progress;
 pub mod source;

@@ -28,8 +28,8 @@
 //! F2  merge
 //! F3  listing inode cache handle
 //! F4  overlay resolve copy_up ops
-//! F5  fuse
-//! F6  mount cli
+//! F5  changes fuse
+//! F6  mount run cli
 //! ```
 //!
 //! # Lock order
@@ -51,6 +51,7 @@ pub mod at;
 pub mod attr;
 pub mod cache;
 mod calls;
+pub mod changes;
 pub mod cli;
 pub mod config;
 mod copy_up;
@@ -68,6 +69,7 @@ pub mod name;
 pub mod ops;
 pub mod overlay;
 mod resolve;
+pub mod run;
 pub mod running;
 pub mod scan;
 pub mod sys;

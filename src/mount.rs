@@ -19,12 +19,13 @@ use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, umask};
 
 use crate::config::{Config, MountOptions};
 use crate::fuse::{Session, Settings};
+use crate::image::container::Held;
 use crate::overlay::Overlay;
 use crate::sys::creds::is_privileged;
 use crate::sys::mount::Inherited;
 
 pub use self::failure::Failure;
-pub use self::umount::umount;
+pub use self::umount::{source_of, umount};
 
 use self::background::Caller;
 use self::kernel::Mounted;
@@ -40,6 +41,10 @@ pub struct Request {
     pub mountpoint: PathBuf,
     /// Everything is to be logged.
     pub debug: bool,
+    /// What is in use as long as it is mounted.
+    pub held: Held,
+    /// A daemon in the background ends with who started it.
+    pub ends_with_caller: bool,
 }
 
 /// Mounts and serves in this process, until the mount is gone.
@@ -58,7 +63,7 @@ pub fn foreground(request: &Request) -> Result<(), Failure> {
 /// # Errors
 /// Why it cannot be mounted.
 pub fn background(request: &Request, inherited: Inherited) -> Result<(), Failure> {
-    background::run(|caller| {
+    background::run(request.ends_with_caller, |caller| {
         if let Some(log) = &request.mount.log {
             logging::start(Some(log), request.debug)?;
         }
@@ -95,6 +100,7 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
     };
     drop(mounted);
     overlay.close();
+    request.held.end();
     result
 }
 

@@ -5,6 +5,7 @@ pub mod fileattr;
 pub mod handle;
 pub mod memory;
 pub mod mount;
+pub mod namespace;
 pub mod sched;
 pub mod tree;
 pub mod xattr;

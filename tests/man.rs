@@ -62,8 +62,16 @@ fn the_help_has_every_option() {
 fn the_man_page_tells_the_flags_of_the_command() {
     let page = page().replace(".Fl ", ".Fl").replace("\\-", "-");
     let image = |command: &'static str| vec!["image", command, "--help"];
-    let images = ["import", "ls", "inspect", "history", "rm", "gc", "verify"].map(image);
-    let others = [&["--help"][..], &["mount", "--help"], &["umount", "--help"]].map(<[_]>::to_vec);
+    let images = ["import", "ls", "inspect", "history", "rm", "gc", "verify", "export"].map(image);
+    let others = [
+        &["--help"][..],
+        &["mount", "--help"],
+        &["umount", "--help"],
+        &["run", "--help"],
+        &["diff", "--help"],
+        &["commit", "--help"],
+    ]
+    .map(<[_]>::to_vec);
     for command in others.into_iter().chain(images) {
         let output = Command::new(env!("CARGO_BIN_EXE_plyfs")).args(&command).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();

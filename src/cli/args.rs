@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser};
 
 use crate::config::table::{OPTIONS, Value};
+use crate::image::name::ImageName;
 
 const ABOUT: &str = "Show read-only layers and one writable layer as one tree";
 const USAGE: &str = "plyfs -o lowerdir=PATH[:PATH…][,upperdir=PATH,workdir=PATH][,OPTION…] [SOURCE] MOUNTPOINT
        plyfs mount --lower PATH… [--upper PATH --work PATH] MOUNTPOINT
-       plyfs umount MOUNTPOINT";
+       plyfs mount IMAGE|CONTAINER MOUNTPOINT
+       plyfs umount MOUNTPOINT
+       plyfs run IMAGE|CONTAINER [COMMAND…]
+       plyfs diff | commit | image …";
 
 /// `plyfs -o OPTIONS [SOURCE] MOUNTPOINT`, as mount programs are called.
 #[derive(Debug, Parser)]
@@ -49,8 +53,105 @@ pub(super) struct Mount {
     pub(super) log: Option<PathBuf>,
     #[command(flatten)]
     pub(super) common: Common,
-    /// Where to mount
-    pub(super) mountpoint: PathBuf,
+    /// Where the store of images is
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// What to call the container whose writable layer is made
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// Remove the writable layer with the mount
+    #[arg(long, conflicts_with_all = ["upper", "name", "read_only"])]
+    pub(super) ephemeral: bool,
+    /// Where to mount; before it, an image or container of the store
+    #[arg(num_args = 1..=2, required = true, value_name = "MOUNTPOINT")]
+    pub(super) paths: Vec<OsString>,
+}
+
+/// Run a program on an image
+#[derive(Debug, Parser)]
+#[command(
+    name = "plyfs run",
+    bin_name = "plyfs run",
+    about = "Run a program on an image or container",
+    args_override_self = true
+)]
+pub(super) struct Run {
+    /// Where the store of images is
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// Keep the writable layer as a container of this name
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// Let nothing be changed
+    #[arg(long, conflicts_with = "name")]
+    pub(super) read_only: bool,
+    /// Set a variable, as NAME=VALUE
+    #[arg(short, long, value_name = "VARIABLE", action = ArgAction::Append)]
+    pub(super) env: Vec<OsString>,
+    /// Whose the program is: USER[:GROUP], by name or number
+    #[arg(short, long)]
+    pub(super) user: Option<String>,
+    /// The program's working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) workdir: Option<PathBuf>,
+    /// Mount options, with commas between them
+    #[arg(short, value_name = "OPTIONS", action = ArgAction::Append, allow_hyphen_values = true)]
+    pub(super) options: Vec<OsString>,
+    /// The image or container
+    pub(super) image: OsString,
+    /// The program and its arguments, if not the image's own
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(super) command: Vec<OsString>,
+}
+
+/// Tell what a writable layer changes
+#[derive(Debug, Parser)]
+#[command(
+    name = "plyfs diff",
+    bin_name = "plyfs diff",
+    about = "Tell what was added (A), changed (C) and deleted (D)",
+    args_override_self = true
+)]
+pub(super) struct Diff {
+    /// Where the store of images is
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// A container, its mountpoint, an upper, or an image
+    #[arg(value_name = "WHAT")]
+    pub(super) what: OsString,
+    /// The image to compare with, if not the one below
+    pub(super) image: Option<String>,
+}
+
+/// Make an image of a writable layer
+#[derive(Debug, Parser)]
+#[command(
+    name = "plyfs commit",
+    bin_name = "plyfs commit",
+    about = "Make an image of a container's writable layer",
+    args_override_self = true
+)]
+pub(super) struct Commit {
+    /// Where the store of images is
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// Print the image as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// When it is made, and the latest time of any of its files, in seconds since 1970
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(super) source_date_epoch: Option<i64>,
+    /// What the history says of it
+    #[arg(short, long, value_name = "TEXT")]
+    pub(super) message: Option<String>,
+    /// A container, or its mountpoint
+    #[arg(value_name = "CONTAINER")]
+    pub(super) what: OsString,
+    /// What to call the image
+    pub(super) name: ImageName,
 }
 
 /// Unmount, and wait until everything is done

@@ -1,15 +1,18 @@
 //! `plyfs image`: what is in the store, and how it gets there and out again.
 
 mod args;
-mod show;
+pub(super) mod show;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
+use serde_json::json;
+
 use crate::error::{Context, Errno, Error, Result};
 use crate::image::digest::Digest;
+use crate::image::export::export;
 use crate::image::import::{self, import};
 use crate::image::limits::Limits;
 use crate::image::platform::Platform;
@@ -21,7 +24,7 @@ use crate::mount::Failure;
 use super::progress::Shown;
 use super::{parse, print, say};
 
-use self::args::{Command, Gc, Images, Import, Rm, Verify};
+use self::args::{Command, Export, Gc, Images, Import, Rm, Verify};
 
 /// Does what `plyfs image …` says.
 pub(super) fn run(args: &[OsString]) -> Result<ExitCode, ExitCode> {
@@ -35,6 +38,7 @@ pub(super) fn run(args: &[OsString]) -> Result<ExitCode, ExitCode> {
         }
         Command::Rm(args) => run_rm(args),
         Command::Gc(args) => run_gc(args),
+        Command::Export(args) => run_export(args),
         Command::Verify(args) => return Ok(ended(run_verify(args))),
     };
     Ok(ended(result.map(|()| ExitCode::SUCCESS)))
@@ -72,6 +76,21 @@ fn run_import(args: &Import) -> Result<()> {
     };
     let image = import(&store, &args.source, &options, &Shown::new())?;
     if args.json { show::json(&image) } else { print(&format!("{} {}", image.name, image.config)) }
+}
+
+fn run_export(args: &Export) -> Result<()> {
+    let store = open(args.store.as_deref())?;
+    let image = store.image(&args.image)?;
+    let (dir, reference) = &args.target;
+    // As other tools do, the tag names it there.
+    let tag = image.name.as_str().rsplit_once(':').map_or("latest", |(_, tag)| tag);
+    let reference = reference.as_deref().unwrap_or(tag);
+    let digest = export(&store, &image, dir, reference, args.compression, &Shown::new())?;
+    if args.json {
+        show::json(&json!({ "manifest": digest, "ref": reference }))
+    } else {
+        print(&format!("{}:{reference} {digest}", dir.display()))
+    }
 }
 
 fn run_rm(args: &Rm) -> Result<()> {

@@ -53,6 +53,43 @@ impl ContainerRef {
     }
 }
 
+/// What a mount of an image keeps from being taken away.
+#[derive(Debug, Default)]
+pub struct Held {
+    layers: Vec<OwnedFd>,
+    container: Option<OwnedFd>,
+    /// The store and the name of a container that goes with the mount.
+    ephemeral: Option<(PathBuf, String)>,
+}
+
+impl Held {
+    /// Holds layers, and the container over them.
+    pub fn new(store: &Store, layers: Vec<LayerRef>, container: ContainerRef) -> Self {
+        let is_ephemeral = container.container.ephemeral;
+        let ephemeral = is_ephemeral.then(|| (store.path().to_owned(), container.container.name.clone()));
+        let layers = layers.into_iter().map(LayerRef::into_lock).collect();
+        Self { layers, container: Some(container.into_lock()), ephemeral }
+    }
+
+    /// Takes away what goes with the mount, which is gone. The rest is free with the end of the process.
+    pub fn end(&self) {
+        let Some((path, name)) = &self.ephemeral else { return };
+        log::debug!("container {name} over {} layers goes", self.layers.len());
+        let take_away = || {
+            if let Some(container) = &self.container {
+                fs::flock(container, FlockOperation::Unlock)?;
+            }
+            let store = Store::open(path)?;
+            let lock = store.lock_loudly()?;
+            store.remove_container(name, &lock)
+        };
+        // Whoever uses the store next tries again.
+        if let Err(error) = take_away() {
+            log::warn!("{error}");
+        }
+    }
+}
+
 impl Store {
     /// Makes a container of `image`, whose layers are in use. Without a name it gets one that is free.
     ///

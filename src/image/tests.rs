@@ -163,6 +163,26 @@ fn what_was_left_by_who_was_killed_is_cleaned_up() {
 }
 
 #[test]
+fn a_layer_from_before_a_crash_is_checked_once() {
+    let bed = Bed::new();
+    bed.image(&[layer("x")]);
+    let id = bed.import().unwrap().layers[0];
+    let store = bed.store();
+    let record = bed.path("store/layers").join(id.hex()).join("layer.json");
+    let told = fs::read_to_string(&record).unwrap();
+    let boot = store.layer(&id).unwrap().unwrap().info.boot.unwrap();
+    let from_before = told.replace(&boot, "another boot");
+    fs::write(&record, &from_before).unwrap();
+    assert_eq!(store.layer(&id).unwrap().unwrap().info.boot, None);
+    assert_eq!(store.layer(&id).unwrap().unwrap().info.boot, None, "it is written down");
+    fs::write(&record, &from_before).unwrap();
+    fs::write(bed.path("store/layers").join(id.hex()).join("root/d/x"), "").unwrap();
+    assert!(store.layer(&id).unwrap().is_none());
+    assert_eq!(bed.import().unwrap().layers, [id], "the next import brings it back");
+    assert!(store.layer(&id).unwrap().is_some());
+}
+
+#[test]
 fn damage_is_found() {
     let bed = Bed::new();
     bed.image(&[layer("x")]);

@@ -8,7 +8,7 @@ use std::process::exit;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitOptions, setsid, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, setsid, waitpid};
 
 use crate::error::Errno;
 use crate::sys::mount::{fork, replace_stdio};
@@ -46,7 +46,7 @@ impl Caller {
 ///
 /// # Errors
 /// What the child told, or that it ended without.
-pub(super) fn run(serve: impl FnOnce(&Caller) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn run(ends_with_caller: bool, serve: impl FnOnce(&Caller) -> Result<(), Failure>) -> Result<(), Failure> {
     let failed = |errno| Failure::new(format!("cannot go to the background: {}", reason(errno)));
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     match fork().map_err(failed)? {
@@ -57,7 +57,7 @@ pub(super) fn run(serve: impl FnOnce(&Caller) -> Result<(), Failure>) -> Result<
         None => {
             drop(reader);
             let caller = Caller(Mutex::new(Some(writer.into())));
-            let result = leave().map_err(failed).and_then(|()| serve(&caller));
+            let result = leave(ends_with_caller).map_err(failed).and_then(|()| serve(&caller));
             if let Err(failure) = &result {
                 log::error!("{failure}");
                 caller.fail(failure);
@@ -68,7 +68,10 @@ pub(super) fn run(serve: impl FnOnce(&Caller) -> Result<(), Failure>) -> Result<
 }
 
 /// Has nothing more to do with the caller's terminal and its standard streams.
-fn leave() -> Result<(), Errno> {
+fn leave(ends_with_caller: bool) -> Result<(), Errno> {
+    if ends_with_caller {
+        set_parent_process_death_signal(Some(Signal::TERM))?;
+    }
     setsid()?;
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     replace_stdio(null.as_fd())

@@ -55,6 +55,12 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::new(Errno::IO, "mount").because(failure.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

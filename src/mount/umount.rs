@@ -43,6 +43,17 @@ pub fn umount(path: &Path, lazily: bool) -> Result<Option<String>, Failure> {
     Ok((!daemons.iter().all(ends)).then(runs))
 }
 
+/// What the list of mounts shows as the source of the overlay that is mounted at `path`, a full one; `None` where none is.
+///
+/// # Errors
+/// That there is no list.
+pub fn source_of(path: &Path) -> Result<Option<OsString>, Failure> {
+    let table =
+        fs::read("/proc/self/mountinfo").map_err(|error| Failure::new(format!("/proc/self/mountinfo: {error}")))?;
+    let entry = find(&table, path).filter(|entry| entry.kind == TYPE);
+    Ok(entry.map(|entry| unescape(entry.source)))
+}
+
 /// The full path, even of a mount whose daemon is dead.
 fn full(path: &Path) -> Result<PathBuf, Failure> {
     let failed = |error: std::io::Error| Failure::on("", path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
@@ -61,6 +72,7 @@ fn full(path: &Path) -> Result<PathBuf, Failure> {
 struct Entry<'a> {
     device: (u32, u32),
     kind: &'a [u8],
+    source: &'a [u8],
 }
 
 /// What is mounted at `path`, uppermost.
@@ -73,9 +85,10 @@ fn find<'a>(table: &'a [u8], path: &Path) -> Option<Entry<'a>> {
             return None;
         }
         // Fields that may be there or not end with a dash.
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let (kind, source) = (fields.next()?, fields.next()?);
         let (major, minor) = str::from_utf8(device).ok()?.split_once(':')?;
-        Some(Entry { device: (major.parse().ok()?, minor.parse().ok()?), kind })
+        Some(Entry { device: (major.parse().ok()?, minor.parse().ok()?), kind, source })
     })
 }
 
@@ -131,8 +144,11 @@ mod tests {
 
     #[test]
     fn the_uppermost_mount_is_found() {
-        assert_eq!(find(TABLE, Path::new("/mnt a")), Some(Entry { device: (0, 53), kind: b"fuse.plyfs" }));
-        assert_eq!(find(TABLE, Path::new("/sys")), Some(Entry { device: (0, 21), kind: b"sysfs" }));
+        assert_eq!(
+            find(TABLE, Path::new("/mnt a")),
+            Some(Entry { device: (0, 53), kind: b"fuse.plyfs", source: b"plyfs" })
+        );
+        assert_eq!(find(TABLE, Path::new("/sys")), Some(Entry { device: (0, 21), kind: b"sysfs", source: b"sysfs" }));
         assert_eq!(find(TABLE, Path::new("/mnt")), None);
     }
 

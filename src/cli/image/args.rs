@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::image::blob::Compression;
 use crate::image::name::ImageName;
 use crate::image::platform::Platform;
-use crate::image::source::Source;
+use crate::image::source::{Source, split_reference};
 
 /// Images in the store: from others, to others, and what there is
 #[derive(Debug, Parser)]
@@ -32,6 +33,8 @@ pub(super) enum Command {
     Gc(Gc),
     /// Check that layers are what their digests tell
     Verify(Verify),
+    /// Write an image out as an OCI layout
+    Export(Export),
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +135,42 @@ pub(super) struct Verify {
     pub(super) repair: bool,
     /// The image whose layers are to be checked; else all layers are
     pub(super) image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// Where the store is
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// Print the manifest's digest as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// How layers are compressed
+    #[arg(long, value_name = "gzip|zstd|none", default_value = "gzip", value_parser = compression)]
+    pub(super) compression: Compression,
+    /// Its name, or the first digits of its ID
+    pub(super) image: String,
+    /// oci:DIR[:REF]
+    #[arg(value_name = "TARGET", value_parser = target)]
+    pub(super) target: Target,
+}
+
+/// A layout to write to, and what the image is called there.
+pub(super) type Target = (PathBuf, Option<String>);
+
+fn target(text: &str) -> Result<Target, &'static str> {
+    let path = text.strip_prefix("oci:").filter(|path| !path.is_empty()).ok_or("not oci:DIR[:REF]")?;
+    let (dir, reference) = split_reference(path);
+    Ok((dir.into(), reference.map(str::to_owned)))
+}
+
+fn compression(word: &str) -> Result<Compression, &'static str> {
+    match word {
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        "none" => Ok(Compression::None),
+        _ => Err("not gzip, zstd or none"),
+    }
 }
 
 /// A number of bytes, with K, M, G or T for powers of 1024.

@@ -20,7 +20,7 @@ pub(super) struct Verified {
 }
 
 /// Prints a record as JSON.
-pub(super) fn json(record: &impl Serialize) -> Result<()> {
+pub(in crate::cli) fn json(record: &impl Serialize) -> Result<()> {
     let text = String::from_utf8(to_json(record)?)
         .map_err(|error| Error::new(Errno::INVAL, "print").because(error.to_string()))?;
     print(text.trim_end())

@@ -11,6 +11,7 @@ use crate::error::{Errno, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::unpack::Unpacked;
 use crate::image::unpack::form::Owners;
+use crate::image::verify;
 
 use super::staging::Staging;
 use super::{Lock, Store, open_dir, remove, to_json};
@@ -28,6 +29,14 @@ pub struct Info {
     pub has_root: bool,
     /// Whose its files are.
     pub owners: Owners,
+    /// The boot of the machine that it was unpacked in, as long as nobody has seen that it reached the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+}
+
+/// The boot of the machine that this is, if the kernel tells.
+fn this_boot() -> Option<String> {
+    Some(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 
 /// A layer that is in use: as long as this lives, in this process or a child of it, nobody takes the layer away.
@@ -98,8 +107,30 @@ impl Store {
             if now.and_then(|now| Ok(inode(&now)? == inode(&dir)?)) != Ok(true) {
                 continue;
             }
-            return Ok(Some(LayerRef { info, root: self.path().join(&place).join("root"), dir }));
+            let layer = LayerRef { info, root: self.path().join(&place).join("root"), dir };
+            return if layer.info.boot.is_none() || layer.info.boot == this_boot() {
+                Ok(Some(layer))
+            } else {
+                self.after_boot(layer)
+            };
         }
+    }
+
+    /// Checks a layer that was unpacked before the machine was started anew: what was in memory only, when it stopped, is
+    /// lost. Waiting for the disk with each import would take longer than the import.
+    fn after_boot(&self, layer: LayerRef) -> Result<Option<LayerRef>> {
+        let id = layer.info.diff_id;
+        let wrong = verify::layer(&layer)?;
+        let lock = self.lock_loudly()?;
+        if let Some(line) = wrong.first() {
+            log::warn!("layer {id} was lost when the machine stopped ({line})");
+            drop(layer);
+            self.remove_layer(&id, &lock)?;
+            return Ok(None);
+        }
+        let layer = LayerRef { info: Info { boot: None, ..layer.info }, ..layer };
+        self.write_record(&format!("{}/layer.json", place(&id)), &layer.info)?;
+        Ok(Some(layer))
     }
 
     /// Publishes an unpacked layer, and hands it over to be used; one that is there already wins.
@@ -113,11 +144,10 @@ impl Store {
             entries: unpacked.entries,
             has_root: unpacked.has_root,
             owners,
+            boot: Some(this_boot().unwrap_or_default()),
         };
         let path = staging.path().join("layer.json");
         std::fs::write(&path, to_json(&info)?)?;
-        // What is called by its digest has to be what it is called, also after the machine has crashed.
-        fs::syncfs(staging.dir())?;
         let lock = self.lock_loudly()?;
         let place = place(&info.diff_id);
         match staging.publish(&place) {

@@ -482,6 +482,22 @@ impl Mounted {
         self.mount();
     }
 
+    /// Waits for the end of a daemon that was asked for it, or whose mount was taken away, and tells its exit status.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
+        self.is_mounted = false;
+        let mut daemon = self.daemon.take()?;
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = daemon.try_wait().unwrap() {
+                return status.code();
+            }
+            sleep(Duration::from_millis(2));
+        }
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        panic!("the daemon did not end: {}", self.said());
+    }
+
     /// The options that name the layers.
     fn layers(&self) -> Vec<(&'static str, OsString)> {
         let setup = &self.setup;

@@ -27,6 +27,8 @@ use crate::overlay::{Overlay, Stale};
 use crate::sys::creds;
 use crate::times;
 
+/// The attribute that holds a program's capabilities.
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 /// What is copied faster than another thread is woken to do it, in bytes.
 const SMALL: u64 = 64 << 10;
 /// `TMPFS_MAGIC`, of the filesystem without a disk.
@@ -98,6 +100,18 @@ impl Overlay {
             self.gated(inode, || self.complete(inode, data))?;
         }
         Ok(())
+    }
+
+    /// As [`Overlay::copy_up`] without data, of an inode that is changed by its name `name` in `parent`: the copy of a
+    /// lower hard link goes there.
+    ///
+    /// # Errors
+    /// As [`Overlay::copy_up`].
+    pub(crate) fn copy_up_by(&self, inode: &Arc<Inode>, parent: &Inode, name: &Name) -> Result<()> {
+        if inode.state.read().upper.is_none() {
+            inode.state.write().links.prefer(parent, name.as_bytes());
+        }
+        self.copy_up(inode, Data::Later)
     }
 
     /// Whether a change of `ino` has to copy data first, and that may take long: there is much of it, or it has to reach
@@ -489,7 +503,7 @@ impl Drop for Gate<'_> {
 
 /// Attributes without which a copy would give other access than its source.
 fn is_needed(name: &[u8]) -> bool {
-    name.starts_with(b"system.posix_acl_") || name == b"security.capability"
+    name.starts_with(b"system.posix_acl_") || name == CAPABILITY
 }
 
 /// The value of the flags mark.

@@ -79,6 +79,11 @@ impl<T> Handles<T> {
         self.open.read().get(&number).cloned()
     }
 
+    /// Whether there is one of which `is_it` is true.
+    pub fn any(&self, is_it: impl Fn(&T) -> bool) -> bool {
+        self.open.read().values().any(|handle| is_it(handle))
+    }
+
     /// Ends the handle `number`.
     pub fn remove(&self, number: u64) -> Option<Arc<T>> {
         self.open.write().remove(&number)

@@ -83,6 +83,8 @@ pub struct Flags {
     pub append_only: bool,
     /// It has a set-id bit.
     pub setid: bool,
+    /// Its capabilities were removed, and nothing was set since.
+    pub capabilities_fell: bool,
     /// Its upper part came from a lower inode, as its origin mark says.
     pub has_origin: bool,
 }
@@ -150,6 +152,16 @@ impl Links {
             None => links.push(link),
         }
         *self = Self::from(links);
+    }
+
+    /// Puts the link `name` in `parent` first, so that a copy goes there.
+    pub fn prefer(&mut self, parent: &Inode, name: &[u8]) {
+        if let Self::Many(links) = self
+            && let Some(index) = links.iter().position(|link| link.is(parent, name))
+            && let Some(until) = links.get_mut(..=index)
+        {
+            until.rotate_right(1);
+        }
     }
 
     /// Removes the link `name` in `parent`.

@@ -44,6 +44,7 @@ impl Overlay {
                     && inode.state.read().links.find(parent, name.as_bytes()).is_some()
                     && let Some(attr) = self.caches.attrs.get(ino)
                 {
+                    prefer(&inode, parent, name);
                     return Ok(Some((self.table.look_up(inode), attr)));
                 }
             }
@@ -117,6 +118,9 @@ impl Overlay {
         }
         if same {
             known_state.links.add(link);
+            if known_state.upper.is_none() {
+                known_state.links.prefer(parent, name.as_bytes());
+            }
             let shown = self.shown(&known, &known_state, attr);
             drop(known_state);
             if upper.is_none() && known.state.read().upper.is_some() {
@@ -220,6 +224,7 @@ impl Overlay {
                 append_only: marks.append_only || attr.append_only,
                 setid: attr.is_setid(),
                 has_origin: marks.origin.is_some(),
+                ..Flags::default()
             },
             // Says that the name itself is in the upper.
             links: Links::One(Link { parent: Arc::clone(parent), name: name.clone(), in_upper: true }),
@@ -359,6 +364,17 @@ impl Overlay {
         let layer = self.stack.lower(dir.layer).ok_or(Error::new(Errno::IO, "find layer"))?;
         let fd = self.lower_dir(dir)?;
         Origin::of(layer, At::new(&fd, name.as_bytes()), attr).during("make a file handle")
+    }
+}
+
+/// The copy of a lower hard link goes to the name by which it was asked for last: mostly that is the one to be used.
+fn prefer(inode: &Inode, parent: &Inode, name: &Name) {
+    let is_other = {
+        let state = inode.state.read();
+        state.upper.is_none() && matches!(state.links, Links::Many(_))
+    };
+    if is_other {
+        inode.state.write().links.prefer(parent, name.as_bytes());
     }
 }
 

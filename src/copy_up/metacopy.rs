@@ -16,9 +16,7 @@ use crate::name::Name;
 use crate::overlay::Overlay;
 use crate::times;
 
-use super::{Data, data};
-
-const CAPABILITY: &[u8] = b"security.capability";
+use super::{CAPABILITY, Data, data};
 
 impl Overlay {
     /// Opens the data of a metacopy for reading.

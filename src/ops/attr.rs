@@ -33,15 +33,24 @@ pub struct SetAttr {
 }
 
 impl SetAttr {
+    /// A change of owner that leaves both: it moves the time of status change, and takes set-id bits and capabilities.
+    fn is_nothing(&self) -> bool {
+        self.has_no_more_than_times() && self.atime.is_none() && self.mtime.is_none()
+    }
+
+    /// Times, and nothing else.
+    fn is_only_times(&self) -> bool {
+        self.has_no_more_than_times() && !self.is_nothing()
+    }
+
     /// Only times, and only to the current one, as a plain `touch` asks for.
     fn is_touch(&self) -> bool {
         let now = |time: Option<NewTime>| matches!(time, None | Some(NewTime::Now));
-        self.mode.is_none()
-            && self.uid.is_none()
-            && self.gid.is_none()
-            && self.size.is_none()
-            && now(self.atime)
-            && now(self.mtime)
+        self.has_no_more_than_times() && now(self.atime) && now(self.mtime)
+    }
+
+    fn has_no_more_than_times(&self) -> bool {
+        self.mode.is_none() && self.uid.is_none() && self.gid.is_none() && self.size.is_none()
     }
 }
 
@@ -52,7 +61,11 @@ impl Overlay {
     /// `EPERM` for immutable and append-only files, `EROFS`, those of copy-up and of the calls that set attributes.
     pub fn setattr(&self, ino: u64, set: &SetAttr, file: Option<u64>, caller: Caller) -> Result<Attr> {
         let inode = self.inode(ino)?;
-        if set.is_touch() {
+        if set.is_nothing() {
+            if !self.may_change_nothing(&inode, caller)? {
+                return self.attr_of(&inode);
+            }
+        } else if set.is_touch() {
             check_mutable(&inode)?
         } else {
             check_unprotected(&inode)?
@@ -68,10 +81,18 @@ impl Overlay {
         if let Some(size) = set.size {
             self.truncate(&inode, size, file, caller)?;
         }
+        // With `writeback=1`, times may come in between.
+        let capabilities_fell = !set.is_only_times() && capabilities_fell(&inode);
+        if set.is_nothing() {
+            self.change_nothing(&inode, capabilities_fell, caller)?;
+        }
         if set.uid.is_some() || set.gid.is_some() {
             let uid = set.uid.map(|uid| self.config.squash_uid.unwrap_or(uid));
             let gid = set.gid.map(|gid| self.config.squash_gid.unwrap_or(gid));
             // The layer's filesystem takes set-id bits and capabilities away.
+            if !inode.is_dir() {
+                self.drop_setgid_of_stranger(&inode, caller)?;
+            }
             self.with_real(&inode, |at, _| at.chown(uid, gid), "chown")?;
         }
         if let Some(mode) = set.mode {
@@ -88,6 +109,55 @@ impl Overlay {
         let attr = self.attr_of(&inode)?;
         inode.state.write().flags.setid = attr.is_setid();
         Ok(attr)
+    }
+
+    /// Whether what the kernel asks for as [`Overlay::change_nothing`] is to be done. Not even a mark keeps anybody from
+    /// it, but set-id bits are their owner's to take. What another asks for may be a write: that takes them by itself.
+    ///
+    /// # Errors
+    /// `EPERM` for another while nobody can write.
+    fn may_change_nothing(&self, inode: &Arc<Inode>, caller: Caller) -> Result<bool> {
+        if inode.is_dir() || caller.uid == 0 || !inode.state.read().flags.setid {
+            return Ok(true);
+        }
+        let attr = self.attr_of(inode)?;
+        if attr.uid == caller.uid || without_setid(&attr, caller) == attr.mode {
+            return Ok(true);
+        }
+        if self.files.any(|file| file.inode.ino == inode.ino && file.may_write()) {
+            return Ok(false);
+        }
+        Err(Error::new(Errno::PERM, "take set-id bits"))
+    }
+
+    /// What the kernel asks for when the owner is to be set to what it is, and, once capabilities have fallen, before a
+    /// write. The former takes set-id bits as well, also of who may keep them. Of a file that had capabilities, the two
+    /// are the same requests.
+    fn change_nothing(&self, inode: &Arc<Inode>, capabilities_fell: bool, caller: Caller) -> Result<()> {
+        if capabilities_fell && creds::keeps_setid(caller.pid) {
+            return Ok(());
+        }
+        if !inode.is_dir() {
+            self.drop_setgid_of_stranger(inode, caller)?;
+        }
+        self.with_real(inode, |at, _| at.chown(None, None), "chown")
+    }
+
+    /// Takes the set-group-id bit of a file of a group that the caller is no member of, which would otherwise run as that
+    /// group by what he has made of it.
+    ///
+    /// # Errors
+    /// Those of chmod(2).
+    pub(super) fn drop_setgid_of_stranger(&self, inode: &Arc<Inode>, caller: Caller) -> Result<()> {
+        if !inode.state.read().flags.setid {
+            return Ok(());
+        }
+        let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
+        let is_kept = caller.uid == 0 || creds::is_member(caller.pid, caller.gid, attr.gid);
+        if attr.mode & libc::S_ISGID != 0 && !is_kept {
+            self.with_real(inode, |at, _| at.chmod(attr.mode & !libc::S_ISGID), "drop the set-group-id bit")?;
+        }
+        Ok(())
     }
 
     fn truncate(&self, inode: &Arc<Inode>, size: u64, file: Option<u64>, caller: Caller) -> Result<()> {
@@ -117,16 +187,28 @@ impl Overlay {
             return Ok(());
         }
         let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
-        let mut mode = attr.mode & !libc::S_ISUID;
-        // Without group execution the bit stands for mandatory locks, unless the caller is no member of the group.
-        if attr.mode & libc::S_IXGRP != 0 || !creds::is_member(caller.pid, caller.gid, attr.gid) {
-            mode &= !libc::S_ISGID;
-        }
+        let mode = without_setid(&attr, caller);
         if mode != attr.mode {
             self.with_real(inode, |at, _| at.chmod(mode), "drop set-id bits")?;
             self.touched(inode);
         }
         inode.state.write().flags.setid = mode & (libc::S_ISUID | libc::S_ISGID) != 0;
         Ok(())
+    }
+}
+
+/// Whether an inode's capabilities were removed, and nothing was set since.
+fn capabilities_fell(inode: &Inode) -> bool {
+    inode.state.read().flags.capabilities_fell && std::mem::take(&mut inode.state.write().flags.capabilities_fell)
+}
+
+/// A mode without the set-id bits that fall when a caller who may not keep them changes the content.
+fn without_setid(attr: &Attr, caller: Caller) -> u32 {
+    let mode = attr.mode & !libc::S_ISUID;
+    // Without group execution the bit stands for mandatory locks, unless the caller is no member of the group.
+    if attr.mode & libc::S_IXGRP != 0 || !creds::is_member(caller.pid, caller.gid, attr.gid) {
+        mode & !libc::S_ISGID
+    } else {
+        mode
     }
 }

@@ -96,7 +96,7 @@ impl Overlay {
             if self.attr_of(inode)?.nlink <= 1 {
                 return Ok(());
             }
-            self.copy_up(inode, Data::Later)?;
+            self.copy_up_by(inode, parent, name)?;
         }
         self.link_up(inode, parent, name)?;
         self.mark_link_count(inode)

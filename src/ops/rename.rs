@@ -62,26 +62,27 @@ impl Overlay {
             None if exchange => return Err(Error::new(Errno::NOENT, "exchange")),
             Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Error::new(Errno::EXIST, "rename")),
             Some(target) if target.ino == inode.ino => return Ok(()),
-            Some(target) if !exchange => self.check_replaceable(&inode, target)?,
             _ => {}
+        }
+        self.check_redirect(&inode)?;
+        if exchange && let Some(target) = &target {
+            self.check_redirect(target)?;
+        }
+        if !exchange && let Some(target) = &target {
+            self.check_replaceable(&inode, target)?;
         }
         for changed in [Some(&old_parent), Some(&new_parent), Some(&*inode), target.as_deref()].into_iter().flatten() {
             check_unprotected(changed)?;
         }
-        self.check_redirect(&inode)?;
-        self.copy_up(&inode, Data::Later)?;
+        self.copy_up_by(&inode, &old_parent, &old_name)?;
         self.link_up(&inode, &old_parent, &old_name)?;
         self.copy_up(&new_parent, Data::Later)?;
         if let Some(target) = &target {
             if exchange {
-                self.check_redirect(target)?;
-                self.copy_up(target, Data::Later)?;
+                self.copy_up_by(target, &new_parent, &new_name)?;
                 self.link_up(target, &new_parent, &new_name)?;
             } else {
                 self.begin_link_change(target, &new_parent, &new_name)?;
-                if target.is_dir() {
-                    self.check_empty(target)?;
-                }
             }
         }
         let old = Place { dir: self.upper_dir(&old_parent)?, parent: old_parent, name: old_name };
@@ -89,6 +90,10 @@ impl Overlay {
         self.mark_moved(&inode, &old, &new)?;
         if exchange && let Some(target) = &target {
             self.mark_moved(target, &new, &old)?;
+        }
+        if !exchange && let Some(target) = target.as_ref().filter(|target| target.is_dir()) {
+            // Of the upper alone, which is looked at last, as on the kernel's overlayfs: the marks stay, and do no harm.
+            self.check_empty(target)?;
         }
         let (first, second) = if old.parent.ino <= new.parent.ino { (&old, &new) } else { (&new, &old) };
         let _first = first.parent.entries.lock();

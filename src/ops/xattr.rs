@@ -4,10 +4,9 @@ use rustix::fs::XattrFlags;
 
 use crate::acl;
 use crate::at::{At, split_names};
-use crate::copy_up::{Data, Gate};
+use crate::copy_up::{CAPABILITY, Data, Gate};
 use crate::error::{Errno, Error, Result};
 use crate::overlay::{Caller, Overlay};
-use crate::sys::creds;
 
 use super::check_unprotected;
 
@@ -58,15 +57,11 @@ impl Overlay {
         check_unprotected(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags);
         let stored = self.dialect.escape(name);
-        if flags.contains(XattrFlags::REPLACE) {
-            // Fails before anything is copied up.
-            self.with_real(&inode, |at, _| at.xattr_strict(&stored), "setxattr")?;
-        }
         self.copy_up(&inode, Data::Later)?;
         let gate = self.gate_of_metacopy(&inode);
         let _gate = gate.as_ref().map(Gate::lock);
         self.with_real(&inode, |at, _| at.set_xattr(&stored, value, flags), "setxattr")?;
-        if name == acl::ACCESS && inode.state.read().flags.setid {
+        if name == acl::ACCESS {
             self.drop_setgid_of_stranger(&inode, caller)?;
         }
         self.touched(&inode);
@@ -82,14 +77,17 @@ impl Overlay {
         let inode = self.inode(ino)?;
         check_unprotected(&inode)?;
         let name = self.dialect.escape(name);
-        if !name.starts_with(b"system.") {
-            // Fails before anything is copied up.
+        if inode.state.read().upper.is_none() {
+            // Fails before anything is copied up; of an object in the upper, an ACL that is not there can be removed.
             self.with_real(&inode, |at, _| at.xattr_strict(&name), "removexattr")?;
         }
         self.copy_up(&inode, Data::Later)?;
         let gate = self.gate_of_metacopy(&inode);
         let _gate = gate.as_ref().map(Gate::lock);
         self.with_real(&inode, |at, _| at.remove_xattr(&name), "removexattr")?;
+        if name == CAPABILITY {
+            inode.state.write().flags.capabilities_fell = true;
+        }
         self.touched(&inode);
         Ok(())
     }
@@ -97,16 +95,6 @@ impl Overlay {
     fn check_acl_name(&self, name: &[u8]) -> Result<()> {
         if !self.config.acl && (name == acl::ACCESS || name == acl::DEFAULT) {
             return Err(Error::new(Errno::OPNOTSUPP, "use an ACL"));
-        }
-        Ok(())
-    }
-
-    /// Who sets the ACL of a file of a group that he is no member of must not make it run as that group.
-    fn drop_setgid_of_stranger(&self, inode: &std::sync::Arc<crate::inode::Inode>, caller: Caller) -> Result<()> {
-        let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
-        let kept = caller.uid == 0 || creds::is_member(caller.pid, caller.gid, attr.gid);
-        if attr.mode & libc::S_ISGID != 0 && !kept {
-            self.with_real(inode, |at, _| at.chmod(attr.mode & !libc::S_ISGID), "drop the set-group-id bit")?;
         }
         Ok(())
     }

@@ -1,46 +1,54 @@
 //! Making a failing case small.
 
-use super::case::Case;
-use super::run;
+use std::time::{Duration, Instant};
 
-/// How many cases are tried.
-const TRIES: usize = 400;
+use super::case::Case;
+use super::run::{self, Difference};
+
+/// How long is tried.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A case that fails too, from which nothing more can be left out, or not in the time there is.
-pub fn shrink(case: &Case) -> Case {
+pub fn shrink(case: &Case, difference: &Difference) -> Case {
     let mut small = case.clone();
-    let mut tries = 0;
-    let mut fails = |case: &Case| {
-        tries += 1;
-        tries <= TRIES && run::run(case).is_err()
-    };
+    small.operations.truncate(difference.after);
+    let start = Instant::now();
+    let mut fails = |case: &Case| start.elapsed() < PATIENCE && run::run(case).is_err();
+    if !fails(&small) {
+        return case.clone();
+    }
     // Half of the operations, then a quarter, and so on; the same with the entries of each layer.
-    let mut step = small.operations.len() / 2;
+    let count = small.operations.len();
+    leave_out(&mut small, count, |case| &mut case.operations, &mut fails);
+    for layer in 0..small.layers.len() {
+        let count = small.layers[layer].len();
+        leave_out(&mut small, count, |case| &mut case.layers[layer], &mut fails);
+    }
+    let count = small.operations.len();
+    leave_out(&mut small, count, |case| &mut case.operations, &mut fails);
+    small
+}
+
+/// Leaves out of a list of a case whatever it fails without.
+fn leave_out<T>(
+    small: &mut Case,
+    count: usize,
+    list: impl Fn(&mut Case) -> &mut Vec<T>,
+    fails: &mut impl FnMut(&Case) -> bool,
+) {
+    let mut step = count.div_ceil(2);
     while step > 0 {
         let mut start = 0;
-        while start < small.operations.len() {
+        while start < list(small).len() {
             let mut candidate = small.clone();
-            let end = (start + step).min(candidate.operations.len());
-            candidate.operations.drain(start..end);
+            let end = (start + step).min(list(small).len());
+            list(&mut candidate).drain(start..end);
             if fails(&candidate) {
-                small = candidate;
+                *small = candidate;
             } else {
                 start += step;
             }
         }
         step /= 2;
     }
-    for layer in 0..small.layers.len() {
-        let mut entry = 0;
-        while entry < small.layers[layer].len() {
-            let mut candidate = small.clone();
-            candidate.layers[layer].remove(entry);
-            if fails(&candidate) {
-                small = candidate;
-            } else {
-                entry += 1;
-            }
-        }
-    }
-    small
 }

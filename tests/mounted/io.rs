@@ -237,6 +237,18 @@ fn copy_file_range_copies_between_layers() {
 }
 
 #[test]
+fn copy_file_range_copies_between_filesystems() {
+    let tree =
+        mount!(Setup::new().lower(|l| l.file("to", "----------")).lower_elsewhere(|l| l.file("from", "0123456789")));
+    let (from, to) = (open(tree.path("from"), OFlags::RDONLY).unwrap(), open(tree.path("to"), OFlags::RDWR).unwrap());
+    let copied = rustix::fs::copy_file_range(&from, Some(&mut 2), &to, Some(&mut 5), 4);
+    // Who gets that from the kernel's overlayfs has to copy by himself.
+    let is_kernel = Backend::chosen() == Backend::Kernel;
+    assert_eq!(copied, if is_kernel { Err(Errno::XDEV) } else { Ok(4) });
+    assert_eq!(tree.read("to"), if is_kernel { "----------" } else { "-----2345-" });
+}
+
+#[test]
 fn copy_file_range_within_one_file() {
     let tree = mount!(Setup::new().lower(|l| l.file("f", "0123456789")));
     let file = open(tree.path("f"), OFlags::RDWR).unwrap();

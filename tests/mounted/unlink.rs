@@ -118,6 +118,20 @@ fn unlinked_lower_file_that_is_open_for_reading_is_still_read() {
 }
 
 #[test]
+fn removed_lower_file_is_changed_by_who_has_it_open() {
+    let tree = mount!(Setup::new().lower(|l| l.file("f", "content").file("there", "")));
+    let file = open(tree.path("f"), OFlags::RDONLY).unwrap();
+    fs::remove_file(tree.path("f")).unwrap();
+    let changed = rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o600));
+    // The kernel's overlayfs finds the whiteout where the copy is to go.
+    let is_kernel = Backend::chosen() == Backend::Kernel;
+    assert_eq!(changed, if is_kernel { Err(Errno::EXIST) } else { Ok(()) });
+    assert_eq!(fstat(&file).st_mode & 0o777, if is_kernel { 0o644 } else { 0o600 });
+    assert!(!tree.exists("f"));
+    assert_eq!(tree.list(""), ["there"]);
+}
+
+#[test]
 fn unlinked_open_file_and_a_new_one_of_its_name_are_two() {
     let tree = mount!(Setup::new().lower(|l| l.file("f", "old")));
     let old = open(tree.path("f"), OFlags::RDWR).unwrap();

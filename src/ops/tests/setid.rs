@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::fs::OFlags;
 
 use super::Bed;
-use super::bed::us;
+use super::bed::{errno, us};
+use crate::error::Errno;
 use crate::ops::SetAttr;
 use crate::overlay::Caller;
 
@@ -113,4 +114,37 @@ fn set_id_bits_set_later_fall_too() {
     bed.chmod("f", 0o4755).unwrap();
     CHANGES[0].1(&bed, stranger.caller());
     assert_eq!(bed.attr("f").unwrap().mode & 0o7777, 0o755);
+}
+
+#[test]
+fn setting_the_owner_to_what_it_is_takes_setid_bits_and_capabilities() {
+    let bed = Bed::new(&["f=x", "g=x"]);
+    bed.chmod("f", 0o6755).unwrap();
+    let before = bed.attr("f").unwrap();
+    let nothing = |name: &str| bed.overlay.setattr(bed.ino(name), &SetAttr::default(), None, us()).unwrap();
+    let after = nothing("f");
+    assert_eq!(after.mode & 0o7777, 0o755);
+    assert!(after.ctime > before.ctime);
+    // By who is no member of the group, also the bit that has no effect.
+    bed.chmod("f", 0o2644).unwrap();
+    let stranger = Stranger::new();
+    if us().uid != 0 {
+        return;
+    }
+    let by_stranger = || bed.overlay.setattr(bed.ino("f"), &SetAttr::default(), None, stranger.caller());
+    assert_eq!(errno(by_stranger()), Errno::PERM);
+    let file = bed.overlay.open_file(bed.ino("f"), OFlags::WRONLY, us()).unwrap().file;
+    // This may be a write of his.
+    assert_eq!(by_stranger().unwrap().mode & 0o7777, 0o2644);
+    bed.overlay.release(file).unwrap();
+    bed.overlay.setattr(bed.ino("f"), &SetAttr { uid: Some(12345), ..SetAttr::default() }, None, us()).unwrap();
+    bed.chmod("f", 0o2644).unwrap();
+    assert_eq!(by_stranger().unwrap().mode & 0o7777, 0o644);
+    // For root's write to a file with capabilities, the kernel removes them, and asks for the same.
+    const CAPABILITIES: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    bed.chmod("g", 0o4755).unwrap();
+    bed.overlay.setxattr(bed.ino("g"), b"security.capability", CAPABILITIES, 0, us()).unwrap();
+    bed.overlay.removexattr(bed.ino("g"), b"security.capability").unwrap();
+    assert_eq!(nothing("g").mode & 0o7777, 0o4755);
+    assert_eq!(nothing("g").mode & 0o7777, 0o755);
 }

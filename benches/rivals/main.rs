@@ -30,7 +30,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use layers::Scale;
 use report::{Report, Row};
 use rival::{Place, Rival};
-use stats::Sample;
 use workloads::Workload;
 
 /// Any error, which is only ever shown.
@@ -60,6 +59,12 @@ struct Args {
     /// Little data, to see that all works
     #[arg(long)]
     quick: bool,
+    /// Files that are walked to measure memory, in thousands
+    #[arg(long, value_name = "THOUSANDS")]
+    walked: Option<usize>,
+    /// Fails where plyfs keeps more bytes for each file walked
+    #[arg(long, value_name = "BYTES")]
+    most: Option<f64>,
     /// The mounts are made in a user namespace
     #[arg(long)]
     rootless: bool,
@@ -84,7 +89,8 @@ fn main() {
 }
 
 fn run(args: &Args) -> Outcome<()> {
-    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let mut scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    scale.walked = args.walked.map_or(scale.walked, |thousands| thousands * 1000);
     let mut rivals = vec![Rival::kernel()];
     rivals.extend(args.rivals.iter().cloned());
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|part| name.contains(part.as_str()));
@@ -111,11 +117,8 @@ fn run(args: &Args) -> Outcome<()> {
             }
             for number in order {
                 let place = Place::new(&args.dir, &lowers, args.rootless)?;
-                let sample = match time(workload, &rivals[number], &place, &scale) {
-                    Ok(seconds) => Sample::Seconds(seconds),
-                    Err(error) => Sample::Failed(error.to_string()),
-                };
-                row.samples[number].push(sample);
+                let sample = time(workload, &rivals[number], &place, &scale);
+                row.samples[number].push(sample.map_err(|error| error.to_string()));
                 progress.step();
             }
         }
@@ -136,7 +139,12 @@ fn run(args: &Args) -> Outcome<()> {
     }
     progress.end();
     println!("{}", report.markdown());
-    Ok(())
+    match (args.most, report.memory.first()) {
+        (Some(_), None) => Err("memory was not measured".into()),
+        (Some(_), Some(Err(reason))) => Err(reason.clone().into()),
+        (Some(most), Some(Ok(bytes))) if *bytes > most => Err(format!("{bytes:.0} bytes a file").into()),
+        _ => Ok(()),
+    }
 }
 
 /// The seconds that a workload takes on a new mount.

@@ -11,7 +11,7 @@ const LEFT: f64 = 330.0;
 const WIDTH: f64 = 620.0;
 const TOP: f64 = 92.0;
 const RIGHT: f64 = 40.0;
-/// From half to 64 times the kernel's time; what lies beyond is drawn at the rim.
+/// From a quarter to 64 times the kernel's time; what lies beyond is drawn at the rim.
 const LEAST: f64 = 0.25;
 const MOST: f64 = 64.0;
 

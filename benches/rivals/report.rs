@@ -30,7 +30,7 @@ impl Row {
 
     /// Milliseconds of the kernel's overlayfs, in the median.
     fn kernel(&self) -> Option<f64> {
-        let seconds: Option<Vec<f64>> = self.samples[0].iter().map(Sample::seconds).collect();
+        let seconds: Option<Vec<f64>> = self.samples[0].iter().map(|sample| sample.clone().ok()).collect();
         Some(super::stats::spread(seconds?)?.median * 1000.0)
     }
 
@@ -42,10 +42,7 @@ impl Row {
 
     /// Why a rival failed it.
     fn failure(&self, rival: usize) -> Option<&str> {
-        self.samples[rival].iter().find_map(|sample| match sample {
-            Sample::Failed(reason) => Some(reason.as_str()),
-            Sample::Seconds(_) => None,
-        })
+        self.samples[rival].iter().find_map(|sample| sample.as_ref().err()).map(String::as_str)
     }
 }
 
@@ -171,16 +168,16 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let sample = |sample: &Sample| match sample {
-            Sample::Seconds(seconds) => json!(seconds),
-            Sample::Failed(reason) => json!({ "failed": reason }),
+        let figure = |figure: &Result<f64, String>| match figure {
+            Ok(figure) => json!(figure),
+            Err(reason) => json!({ "failed": reason }),
         };
         let rows = self.rows.iter().map(|row| {
             let by_rival = self
                 .rivals
                 .iter()
                 .zip(&row.samples)
-                .map(|(name, samples)| (name.clone(), samples.iter().map(sample).collect::<Value>()));
+                .map(|(name, samples)| (name.clone(), samples.iter().map(figure).collect::<Value>()));
             json!({
                 "workload": row.name,
                 "group": row.group.title(),
@@ -192,7 +189,7 @@ impl Report {
             "rootless": self.rootless,
             "rounds": self.rounds,
             "workloads": rows.collect::<Value>(),
-            "bytes_per_file": memory.map(|(name, bytes)| (name.clone(), json!(bytes))).collect::<serde_json::Map<_, _>>(),
+            "bytes_per_file": memory.map(|(name, bytes)| (name.clone(), figure(bytes))).collect::<serde_json::Map<_, _>>(),
         })
     }
 }

@@ -1,20 +1,7 @@
 //! The few statistics that ratios need.
 
-/// What a workload took, or why it did not end well.
-#[derive(Debug, Clone)]
-pub enum Sample {
-    Seconds(f64),
-    Failed(String),
-}
-
-impl Sample {
-    pub fn seconds(&self) -> Option<f64> {
-        match self {
-            Self::Seconds(seconds) => Some(*seconds),
-            Self::Failed(_) => None,
-        }
-    }
-}
+/// The seconds that a workload took, or why it did not end well.
+pub type Sample = Result<f64, String>;
 
 /// The middle of several ratios, and how far they lie apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +13,7 @@ pub struct Spread {
 
 /// The ratios of samples that were taken in the same turn; none where one failed.
 pub fn ratios(ours: &[Sample], theirs: &[Sample]) -> Option<Spread> {
-    let pairs = ours.iter().zip(theirs).map(|(ours, theirs)| Some(ours.seconds()? / theirs.seconds()?));
+    let pairs = ours.iter().zip(theirs).map(|(ours, theirs)| Some(ours.as_ref().ok()? / theirs.as_ref().ok()?));
     spread(pairs.collect::<Option<Vec<f64>>>()?)
 }
 

@@ -24,7 +24,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod growth;
 mod requests;
 mod syscalls;
 mod table;
 mod trace;
+mod watch;

@@ -1,16 +1,15 @@
 //! The system calls by which the daemon answers a request.
 
-use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
-use syscalls::Sysno;
 
 use super::common::*;
 use super::table;
-use super::trace::{Trace, counted};
+use super::trace::counted;
+use super::watch::Watch;
 
 /// One request, and what is done before it so that it is the one asked. Each has a directory of its own in the upper and
 /// in every lower, which it is given; what its name calls lower is in the lowest.
@@ -165,58 +164,16 @@ fn setup(lowers: usize) -> Setup {
 /// The system calls of each request; of those that are asked again if `again`.
 fn count(setup: Setup, again: bool) -> Result<Vec<(usize, String)>, String> {
     let tree = setup.mount();
-    let daemon = tree.daemon().unwrap();
-    let connection = rustix::fs::minor(fs::metadata(tree.path("")).unwrap().dev());
-    let trace = Trace::new("fuse/fuse_request_send", &format!("connection == {connection}"))?;
-    trace.only(daemon);
-    trace.also("raw_syscalls/sys_enter", &format!("common_pid != {}", rustix::thread::gettid().as_raw_nonzero()))?;
-    let device = device(daemon);
+    let watch = Watch::new(&tree)?;
     let requests = REQUESTS.iter().enumerate().filter(|(_, request)| request.again == again);
     let counts = requests.map(|(number, request)| {
         let dir = tree.path(number.to_string());
         fs::metadata(&dir).unwrap();
         (request.prepare)(&dir);
-        let events = trace.during(|| (request.run)(&dir));
-        (number, counted(calls(&events, request.opcode, &device)))
+        (number, counted(watch.calls(request.opcode, || (request.run)(&dir))))
     });
     Ok(counts.collect())
 }
-
-/// The descriptor of the daemon by which it talks with the kernel, in hexadecimal.
-fn device(daemon: u32) -> String {
-    let fds = fs::read_dir(format!("/proc/{daemon}/fd")).unwrap().map(|fd| fd.unwrap());
-    let is_device = |path: OsString| path == "/dev/fuse";
-    let fd = fds.into_iter().find(|fd| fs::read_link(fd.path()).is_ok_and(|path| is_device(path.into())));
-    format!("{:x}", fd.unwrap().file_name().to_str().unwrap().parse::<u32>().unwrap())
-}
-
-/// The names of the calls that the daemon made between a request of that kind and the next request.
-fn calls(events: &[String], opcode: &str, device: &str) -> Vec<String> {
-    let mut is_wanted = false;
-    let mut was_asked = false;
-    let mut calls = Vec::new();
-    for event in events {
-        if let Some((_, rest)) = event.split_once(" (FUSE_") {
-            is_wanted = rest.starts_with(&format!("{opcode})"));
-            was_asked |= is_wanted;
-        } else if let Some((_, call)) = event.split_once(" sys_enter: NR ").filter(|_| is_wanted) {
-            // NR 332 (3, 7ffc…, …)
-            let (number, arguments) = call.split_once(" (").unwrap();
-            let name = Sysno::from(number.parse::<i32>().unwrap()).name();
-            let is_talk = ["read", "writev"].contains(&name) && arguments.split_once(',').unwrap().0 == device;
-            if !is_talk && !UNCOUNTED.contains(&name) {
-                calls.push(name.to_owned());
-            }
-        }
-    }
-    assert!(was_asked, "the kernel did not ask for {opcode}: {events:#?}");
-    calls
-}
-
-/// Calls whose number differs from run to run: the allocator's, those that hand work to another thread, and those that a
-/// thread makes for its first request, or for one of another user.
-const UNCOUNTED: [&str; 11] =
-    ["brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "futex", "getrandom", "unshare", "setfsuid", "setfsgid"];
 
 /// Why other calls are to be expected on this machine than those that were written down.
 fn other_calls() -> Option<String> {

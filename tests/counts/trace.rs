@@ -16,6 +16,8 @@ const SILENCE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Trace {
     dir: PathBuf,
+    /// The process that has to be idle before all is counted.
+    process: Option<u32>,
 }
 
 impl Trace {
@@ -33,7 +35,7 @@ impl Trace {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = instances.join(format!("plyfs-{}-{number}", std::process::id()));
         fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let trace = Self { dir };
+        let trace = Self { dir, process: None };
         // One that is the same on all processors, for the order of events.
         fs::write(trace.dir.join("trace_clock"), "mono").unwrap();
         trace.also(event, filter)?;
@@ -55,7 +57,8 @@ impl Trace {
     }
 
     /// Leaves out all threads but this one and those of a process, with those that it starts.
-    pub fn only(&self, process: u32) {
+    pub fn only(&mut self, process: u32) {
+        self.process = Some(process);
         fs::write(self.dir.join("options/event-fork"), "1").unwrap();
         let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
         let mut threads: Vec<String> =
@@ -82,7 +85,7 @@ impl Trace {
         loop {
             sleep(SILENCE);
             let events = self.events();
-            if events.len() == before.len() {
+            if events.len() == before.len() && !self.process.is_some_and(is_running) {
                 return events;
             }
             before = events;
@@ -93,6 +96,15 @@ impl Trace {
         let text = fs::read_to_string(self.dir.join("trace")).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
+}
+
+/// Whether a thread of a process runs, or waits for a processor.
+fn is_running(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    // A thread that is gone does not run.
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    // 123 (name) S …
+    stats.into_iter().any(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('S')))
 }
 
 impl Drop for Trace {

@@ -30,7 +30,7 @@ impl Watch {
     pub fn new(tree: &Mounted) -> Result<Self, String> {
         let daemon = tree.daemon().unwrap();
         let connection = rustix::fs::minor(fs::metadata(tree.path("")).unwrap().dev());
-        let trace = Trace::new("fuse/fuse_request_send", &format!("connection == {connection}"))?;
+        let mut trace = Trace::new("fuse/fuse_request_send", &format!("connection == {connection}"))?;
         trace.only(daemon);
         trace
             .also("raw_syscalls/sys_enter", &format!("common_pid != {}", rustix::thread::gettid().as_raw_nonzero()))?;

@@ -18,6 +18,7 @@ use crate::config::{MountOptions, Options};
 use crate::error::{Error, Result};
 use crate::image::container::Held;
 use crate::mount::{self, Failure, Request};
+use crate::run::unprivileged::{self, Need};
 use crate::sys::mount::Inherited;
 
 use self::args::{Common, Mount, Program, Umount};
@@ -32,6 +33,16 @@ pub fn run() -> ExitCode {
     let (program, rest) = args.split_first().map_or((None, args.as_slice()), |(program, rest)| (Some(program), rest));
     // Subcommands are told by the first word alone, so that a source or a mount point may be called as they are.
     let word = rest.first().and_then(|word| word.to_str());
+    // What is in a store may belong to users that only a user namespace has; a mount that others are to see cannot.
+    let entered = match word {
+        Some("run") => unprivileged::enter(Need::Always),
+        Some("image" | "diff" | "commit") => unprivileged::enter(Need::ForIds),
+        _ => Ok(()),
+    };
+    if let Err(error) = entered {
+        say(&Failure::from(error).to_string());
+        return ExitCode::FAILURE;
+    }
     match word {
         Some("mount") => parse::<Mount>(rest).and_then(|args| match args.paths.as_slice() {
             [image, mountpoint] => container::mount(&args, image, Path::new(mountpoint), inherited),

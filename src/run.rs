@@ -8,6 +8,7 @@
 //! ```
 
 mod root;
+pub mod unprivileged;
 mod user;
 
 use std::ffi::{OsStr, OsString};
@@ -79,6 +80,14 @@ fn supervise(mountpoint: &Path, program: &Program) -> Result<u8> {
             i32::from(FAILED)
         }))
     };
+    wait(child, || children(child))
+}
+
+/// Waits for the end of `child`, and passes on to `others` what asks for it; the exit code.
+///
+/// # Errors
+/// Those of waitpid(2) and sigaction(2).
+fn wait(child: Pid, others: impl Fn() -> Vec<Pid>) -> Result<u8> {
     // The terminal sends its signals to the program as well, which is who they are for.
     let wanted = [SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGHUP];
     let mut signals = Signals::new(wanted).map_err(|error| Error::from(error).on("signals"))?;
@@ -93,7 +102,7 @@ fn supervise(mountpoint: &Path, program: &Program) -> Result<u8> {
         };
         if pending.iter().any(|signal| matches!(*signal, SIGTERM | SIGHUP)) && is_asked.is_none() {
             is_asked = Some(Instant::now());
-            for program in children(child) {
+            for program in others() {
                 send(program, Signal::TERM);
             }
         }

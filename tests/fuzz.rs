@@ -49,6 +49,16 @@ fn seeds_of_hostile_layers_show_nothing_outside_and_last() {
 }
 
 #[test]
+fn seeds_of_image_documents_are_understood_or_refused_in_a_line() {
+    replay("documents");
+}
+
+#[test]
+fn seeds_of_tar_entries_stay_within_the_layer() {
+    replay("entries");
+}
+
+#[test]
 fn every_target_has_a_check_and_seeds() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let mut expected: Vec<_> = checks::ALL.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -2,6 +2,8 @@
 //!
 //! `fuzz/targets` feeds them with what libFuzzer makes up, `tests/fuzz.rs` with `fuzz/seeds`.
 
+pub mod documents;
+pub mod entries;
 pub mod layers;
 pub mod marks;
 pub mod merge;
@@ -11,5 +13,11 @@ pub mod options;
 pub type Check = fn(&[u8]);
 
 /// All of them, by the name of their target and of their seeds' directory.
-pub const ALL: [(&str, Check); 4] =
-    [("layers", layers::check), ("marks", marks::check), ("merge", merge::check), ("options", options::check)];
+pub const ALL: [(&str, Check); 6] = [
+    ("documents", documents::check),
+    ("entries", entries::check),
+    ("layers", layers::check),
+    ("marks", marks::check),
+    ("merge", merge::check),
+    ("options", options::check),
+];

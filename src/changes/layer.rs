@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
+use rustix::process::{getegid, geteuid};
+
 use crate::attr::{Attr, Kind, Time};
 use crate::error::{Error, Result};
 use crate::image::pack::{Member, Writer};
 use crate::image::tar::entry::What;
+use crate::image::unpack::form::{OVERRIDE, overridden_mode, parse_override};
 use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Opaque};
 
 use super::Changed;
@@ -141,7 +144,8 @@ impl<W: Write> Packing<W> {
         if kind == Kind::Socket {
             return Ok(());
         }
-        let xattrs = self.whole.xattrs(object.ino)?;
+        let mut xattrs = self.whole.xattrs(object.ino)?;
+        let attr = with_owner(attr, &mut xattrs);
         let member = Member { path, what: What::Object(kind), ..self.of(&attr, &xattrs) };
         if kind != Kind::Dir && attr.nlink > 1 {
             if let Some(first) = self.links.get(&object.ino) {
@@ -207,6 +211,26 @@ impl<W: Write> Packing<W> {
         };
         Member { mode: attr.mode & 0o7777, uid: attr.uid, gid: attr.gid, mtime, rdev: attr.rdev, xattrs, ..NOTHING }
     }
+}
+
+/// Whose the object is in the image. Where files could not be given away, that is kept beside them, and what was made since
+/// is root's.
+fn with_owner(mut attr: Attr, xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>) -> Attr {
+    let kept = xattrs.iter().position(|(name, _)| name == OVERRIDE).map(|at| xattrs.remove(at));
+    if let Some((uid, gid, mode)) = kept.and_then(|(_, value)| parse_override(&value)) {
+        (attr.uid, attr.gid) = (uid, gid);
+        // Another mode than it was given was set since.
+        if attr.mode & 0o7777 == overridden_mode(mode, attr.kind() == Kind::Dir) {
+            attr.mode = attr.mode & !0o7777 | mode;
+        }
+        return attr;
+    }
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    if uid != 0 {
+        attr.uid = if attr.uid == uid { 0 } else { attr.uid };
+        attr.gid = if attr.gid == gid { 0 } else { attr.gid };
+    }
+    attr
 }
 
 const NOTHING: Member<'static> = Member {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use oci_spec::image::ImageConfiguration;
 use rustix::mount::MountFlags;
+use rustix::process::geteuid;
 
 use crate::config::Options;
 use crate::error::{Errno, Error, Result};
@@ -14,6 +15,7 @@ use crate::image::container::{Container, Held};
 use crate::image::store::Store;
 use crate::image::store::image::Image;
 use crate::image::store::layer::LayerRef;
+use crate::image::unpack::form::Owners;
 use crate::mount::{Failure, Request};
 use crate::run::{self, FAILED, Program, environment};
 use crate::sys::creds::is_privileged;
@@ -123,6 +125,10 @@ fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
     };
     let Container { name, image, config: id, layers: ids, ephemeral: is_ephemeral, .. } = container.container.clone();
     let config = store.config(&Image { name: image, config: id, layers: ids })?;
+    if !geteuid().is_root() && layers.iter().any(|layer| layer.info.owners == Owners::Real) {
+        let reason = "its files belong to your subordinate ids: use plyfs run, or mount it as root of a user namespace";
+        return Err(Error::new(Errno::PERM, "mount").on(format!("image {what}")).because(reason));
+    }
     let lowers = stack(&layers);
     if lowers.is_empty() {
         return Err(Error::new(Errno::INVAL, "mount").on(format!("image {what}")).because("it has no layers"));
@@ -138,7 +144,7 @@ fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
         options.config.work = Some(container.work.clone());
     }
     options.mount.source.get_or_insert_with(|| source(&store, &name));
-    if is_privileged() && !options.mount.allow_root {
+    if geteuid().is_root() && !options.mount.allow_root {
         options.mount.allow_other = true;
     }
     options.finish()?;

@@ -23,7 +23,7 @@ use super::tar::entry::{Entry, Reason, What};
 use super::tar::read::{Keep, Reader};
 use super::tar::record::Recorder;
 
-use self::form::{Form, OVERRIDE, Owners};
+use self::form::{Form, OVERRIDE, Owners, overridden_mode};
 use self::path::{Meaning, meaning, normalize};
 
 /// How much data is moved at once, in bytes.
@@ -374,8 +374,7 @@ impl Unpacker {
     fn mode(&self, mode: u32, kind: Kind) -> u32 {
         match (self.how.form.owners, kind) {
             (Owners::Real, _) => mode,
-            (Owners::Override, Kind::Dir) => mode & 0o777 | 0o700,
-            (Owners::Override, _) => mode & 0o777 | 0o600,
+            (Owners::Override, kind) => overridden_mode(mode, kind == Kind::Dir),
         }
     }
 

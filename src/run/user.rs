@@ -40,7 +40,8 @@ pub(super) fn become_user(user: &User) -> Result<()> {
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match set_thread_groups(&groups) {
         // In a user namespace of one user, nobody has further groups.
-        Err(Errno::PERM) if groups.is_empty() => {}
+        Err(Errno::PERM) if std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "deny") => {
+        }
         result => result.during("take the groups of the user")?,
     }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));

@@ -24,6 +24,18 @@ pub enum Owners {
     Override,
 }
 
+/// Whose a file is, and its mode, as [`OVERRIDE`] has it; `None` for what makes no sense.
+pub fn parse_override(value: &[u8]) -> Option<(u32, u32, u32)> {
+    let mut fields = str::from_utf8(value).ok()?.split(':');
+    let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((uid, gid, u32::from_str_radix(fields.next()?, 8).ok()? & 0o7777))
+}
+
+/// The mode that a file has whose own one is kept in [`OVERRIDE`]: what lets us read and change it.
+pub const fn overridden_mode(mode: u32, is_dir: bool) -> u32 {
+    mode & 0o777 | if is_dir { 0o700 } else { 0o600 }
+}
+
 /// The form of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
@@ -35,6 +47,14 @@ pub struct Form {
     pub whiteouts: WhiteoutStyle,
 }
 
+/// Whether this user namespace has as many users as images may have.
+fn has_ids() -> bool {
+    const USERS: u64 = 65_536;
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let counts = map.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<u64>().ok());
+    counts.fold(0, u64::saturating_add) >= USERS
+}
+
 impl Form {
     /// What this process may write into `dir`: the forms of the kernel's overlayfs, wherever it lets us.
     ///
@@ -42,7 +62,7 @@ impl Form {
     /// Those of mknodat(2) and setxattr(2), where no form is possible.
     pub fn possible(dir: At<'_>) -> Result<Self, Errno> {
         let dialect = if is_privileged() { Dialect::Trusted } else { Dialect::User };
-        let owners = if may_chown() { Owners::Real } else { Owners::Override };
+        let owners = if may_chown() && has_ids() { Owners::Real } else { Owners::Override };
         let probe = b"#probe".as_slice();
         let whiteouts = match fs::mknodat(dir.dir(), probe, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => {
@@ -97,5 +117,20 @@ impl Form {
     /// Those of setxattr(2).
     pub fn make_opaque(&self, at: At<'_>) -> Result<(), Errno> {
         self.dialect.set(at, Mark::Opaque, b"y")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_owners_is_read_again() {
+        assert_eq!(parse_override(b"0:43:0100664"), Some((0, 43, 0o664)));
+        assert_eq!(parse_override(b"33:34:04755:file"), Some((33, 34, 0o4755)));
+        for bad in [&b""[..], b"1", b"1:2", b"1:2:9", b"-1:2:7", b"\xff"] {
+            assert_eq!(parse_override(bad), None, "{}", bad.escape_ascii());
+        }
+        assert_eq!((overridden_mode(0o4000, false), overridden_mode(0o555, true)), (0o600, 0o755));
     }
 }

@@ -416,35 +416,26 @@ fn name_of(level: usize) -> String {
 
 #[test]
 fn paths_beyond_path_max_are_reached_by_descending() {
-    descend_and_write(2000);
-}
-
-#[test]
-#[ignore = "takes minutes: 10,000 directories, each in the one before"]
-fn paths_of_10_000_directories_are_reached_by_descending() {
-    descend_and_write(10_000);
-}
-
-fn descend_and_write(levels: usize) {
+    const DEPTH: usize = 2000;
     let mut deep = None;
-    let bed = Bed::with(&["x="], |config| deep = Some(Deep::build(&config.lowers[0], levels)));
+    let bed = Bed::with(&["x="], |config| deep = Some(Deep::build(&config.lowers[0], DEPTH)));
     let descend = |bed: &Bed, depth: usize| {
         (0..depth).fold(crate::inode::numbers::ROOT, |dir, level| {
             bed.overlay.lookup(dir, name_of(level).as_bytes()).unwrap().unwrap().ino
         })
     };
-    let bottom = descend(&bed, levels);
+    let bottom = descend(&bed, DEPTH);
     let (made, file) = bed.overlay.create(bottom, b"file", 0o644, 0, OFlags::RDWR, us()).unwrap();
     let file = file.file;
     bed.overlay.write(file, 0, b"deep", true, us()).unwrap();
     bed.overlay.release(file).unwrap();
     assert_eq!(view::entries(&bed.overlay, bottom).len(), 1);
     // Half of it moves to the root.
-    let half = descend(&bed, levels / 2);
+    let half = descend(&bed, DEPTH / 2);
     bed.overlay
         .rename(
             half,
-            name_of(levels / 2).as_bytes(),
+            name_of(DEPTH / 2).as_bytes(),
             crate::inode::numbers::ROOT,
             b"half",
             rustix::fs::RenameFlags::empty(),
@@ -452,7 +443,7 @@ fn descend_and_write(levels: usize) {
         .unwrap_or_else(|error| assert_eq!(error.errno(), Errno::XDEV, "{error}"));
     let bed = bed.reopen();
     if !bed.exists("half") {
-        let bottom = descend(&bed, levels);
+        let bottom = descend(&bed, DEPTH);
         assert_eq!(bed.overlay.lookup(bottom, b"file").unwrap().unwrap().ino, made.ino);
     }
     drop(bed.stop().path(""));

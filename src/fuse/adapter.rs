@@ -45,8 +45,9 @@ pub(super) struct Adapter {
     _awake: Option<Awake>,
     /// How long the kernel may keep entries and attributes.
     timeout: Duration,
-    writeback: bool,
-    passthrough: bool,
+    settings: Settings,
+    /// The kernel gathers writes.
+    gathers: bool,
     through: Arc<Through>,
     ahead: Arc<Ahead>,
     /// Files are opened without asking: nothing changes, and everybody may.
@@ -70,8 +71,8 @@ impl Adapter {
             pool,
             _awake: settings.awake.then(Awake::new).transpose()?,
             timeout,
-            writeback: settings.writeback,
-            passthrough: settings.passthrough,
+            settings: settings.clone(),
+            gathers: false,
             through: Arc::new(Through::new()),
             ahead: Arc::default(),
             opens_free: false,
@@ -123,7 +124,7 @@ impl Adapter {
     fn open_flags(&self, flags: i32) -> OFlags {
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         // To write back a page of which only a part was written, the kernel reads it.
-        if self.writeback && flags & OFlags::ACCMODE == OFlags::WRONLY {
+        if self.gathers && flags & OFlags::ACCMODE == OFlags::WRONLY {
             flags & !OFlags::ACCMODE | OFlags::RDWR
         } else {
             flags

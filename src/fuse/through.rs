@@ -44,17 +44,20 @@ pub(super) struct Through {
     /// By node id.
     opens: Mutex<HashMap<u64, Opens>>,
     is_on: AtomicBool,
+    /// The kernel gathers writes, and may have to read what it writes back.
+    gathers: AtomicBool,
 }
 
 impl Through {
     /// Of a mount on which nothing is open.
     pub(super) fn new() -> Self {
-        Self { opens: Mutex::default(), is_on: AtomicBool::new(false) }
+        Self { opens: Mutex::default(), is_on: AtomicBool::new(false), gathers: AtomicBool::new(false) }
     }
 
-    /// Has files go through from now on.
-    pub(super) fn turn_on(&self) {
-        self.is_on.store(true, Ordering::Relaxed);
+    /// Notes what was agreed with the kernel: whether files go through, and whether it gathers writes.
+    pub(super) fn agree(&self, passes: bool, gathers: bool) {
+        self.is_on.store(passes, Ordering::Relaxed);
+        self.gathers.store(gathers, Ordering::Relaxed);
     }
 
     /// Whether files may go through.
@@ -98,6 +101,9 @@ impl Through {
     /// How a file is opened that does not go through. Nothing but the mount changes data, so that the pages of earlier
     /// opens hold, unless somebody may have gone through in between.
     fn cached(&self, opened: &Opened) -> FopenFlags {
+        if self.gathers.load(Ordering::Relaxed) && opened.is_write_only() {
+            return FopenFlags::FOPEN_DIRECT_IO;
+        }
         if opened.is_in_upper() && self.is_on() { FopenFlags::empty() } else { FopenFlags::FOPEN_KEEP_CACHE }
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
+use crate::at::At;
 use crate::attr::Kind;
 use crate::calls;
 use crate::copy_up::Data;
@@ -17,6 +18,7 @@ use crate::inode::Inode;
 use crate::overlay::{Caller, Overlay, Stale};
 use crate::running::is_running;
 use crate::scan::open_listing;
+use crate::times::{self, NewTime};
 
 use super::check_mutable;
 
@@ -39,6 +41,11 @@ impl Opened {
     /// Whether it can be mapped so that writes to memory reach it.
     pub fn may_map_for_writing(&self) -> bool {
         self.flags.contains(OFlags::RDWR)
+    }
+
+    /// Whether it cannot be read.
+    pub fn is_write_only(&self) -> bool {
+        self.flags.contains(OFlags::WRONLY)
     }
 
     /// Whether its data is in the upper layer.
@@ -224,6 +231,32 @@ impl Overlay {
         self.touched(&file.inode);
         // What was written before an error counts.
         if done == 0 { result.map(|()| 0) } else { Ok(done) }
+    }
+
+    /// As [`Overlay::write`], of pages that the kernel has gathered: it keeps the modification time meanwhile, and tells it
+    /// when it has moved, so that this does not move it. Writes everything, as the kernel would not write the rest.
+    ///
+    /// # Errors
+    /// As [`Overlay::write`], also after a part was written, and those of statx(2) and utimensat(2).
+    pub fn write_back(&self, file: u64, offset: u64, data: &[u8], drops_setid: bool, caller: Caller) -> Result<usize> {
+        let open = self.file(file)?;
+        let backing = self.backing(&open)?;
+        let at = At::fd(&backing.fd);
+        let mtime = at.attr().during("stat")?.mtime;
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            match self.write(file, offset.saturating_add(done as u64), rest, drops_setid, caller)? {
+                0 => return Err(Error::new(Errno::IO, "write")),
+                written => done = done.saturating_add(written),
+            }
+        }
+        match at.set_times(&times::partial(None, Some(NewTime::At(mtime)))) {
+            // A file of another's, to which we may write.
+            Err(Errno::PERM) => {}
+            result => result.during("restore times")?,
+        }
+        self.touched(&open.inode);
+        Ok(done)
     }
 
     /// Ends a handle.

@@ -5,7 +5,6 @@ mod caches;
 mod copy_up;
 mod create;
 mod errors;
-mod extremes;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod flags;

@@ -33,7 +33,7 @@ const WORLDS: [(&str, World); 9] = [
     ("volatile", World { is_volatile: true, ..both("redirect_dir=on,index=on,xino=auto,volatile") }),
     ("writeback", World { plyfs: "writeback=1", gathers_writes: true, ..both("redirect_dir=on,index=on,xino=auto") }),
     ("threads", World { plyfs: "threads=4", ..both("redirect_dir=on,index=on,xino=auto") }),
-    ("daemon", World { plyfs: "passthrough=0", ..both("redirect_dir=on,index=on,xino=auto") }),
+    ("daemon", World { plyfs: "passthrough=0,writeback=0", ..both("redirect_dir=on,index=on,xino=auto") }),
 ];
 
 const fn both(options: &'static str) -> World {

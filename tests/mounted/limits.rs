@@ -123,13 +123,27 @@ fn full_disk_is_enospc_and_it_goes_on_when_there_is_space() {
 }
 
 #[test]
+fn full_disk_is_told_by_fsync_where_writes_are_gathered() {
+    plyfs_only!("the kernel's overlayfs has no such option");
+    let tree = mount!(Setup::new().option("writeback=1").lower(|l| l.file("a", "content")).small_upper(256 << 10));
+    let file = open(tree.path("new"), OFlags::CREATE | OFlags::WRONLY).unwrap();
+    rustix::io::write(&file, &vec![1; 512 << 10]).unwrap();
+    assert_eq!(errno(rustix::fs::fsync(&file)), Errno::NOSPC);
+    drop(file);
+    fs::remove_file(tree.path("new")).unwrap();
+    wait_until("the space is given back", || fs::write(tree.path("a"), "changed").is_ok());
+    assert_eq!(fs::read(tree.upper("a")).unwrap(), b"changed");
+}
+
+#[test]
 fn full_disk_of_inodes_leaves_names_as_they_were() {
     let tree = mount!(Setup::new().lower(|l| l.files("d", 200)).small_upper(256 << 10));
     let mut made = 0;
     let error = loop {
         match open(tree.path(format!("d/new{made}")), OFlags::CREATE | OFlags::WRONLY) {
-            Ok(file) => match rustix::io::write(&file, &[1; 4096]) {
-                Ok(_) => made += 1,
+            // Where the kernel gathers writes, they fail later.
+            Ok(file) => match rustix::io::write(&file, &[1; 4096]).and_then(|_| rustix::fs::fsync(&file)) {
+                Ok(()) => made += 1,
                 Err(error) => break error,
             },
             Err(error) => break error,

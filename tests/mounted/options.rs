@@ -67,6 +67,18 @@ fn writes_gathered_by_the_kernel_are_written() {
 }
 
 #[test]
+fn gathered_writes_leave_times_alone_that_were_told() {
+    plyfs_only!("the kernel's overlayfs has no such option");
+    let mut tree = mount!(setup(&["writeback=1"]));
+    for number in 0..20 {
+        tree.write(format!("new{number}"), "new");
+    }
+    let before = tree.tree();
+    tree.remount();
+    before.assert_eq(&tree.tree(), "after a remount");
+}
+
+#[test]
 fn the_smallest_caches_and_no_timeouts_show_the_same_tree() {
     plyfs_only!("the kernel's overlayfs has no such options");
     let small = ["cache_attrs=1", "cache_missing=1", "cache_listings=1", "cache_dirs=1", "timeout=0", "threads=4"];

@@ -38,9 +38,9 @@ impl Filesystem for Adapter {
         // The kernel tells with that flag that it can do without.
         let can_be_free = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.opens_free = can_be_free && self.overlay.is_read_only() && self.only.is_none();
-        if session::negotiate(config, self.overlay.has_acls(), self.writeback, self.passthrough) {
-            self.through.turn_on();
-        }
+        let agreed = session::negotiate(config, self.overlay.has_acls(), &self.settings);
+        self.gathers = agreed.gathers;
+        self.through.agree(agreed.passes, agreed.gathers);
         Ok(())
     }
 
@@ -202,7 +202,7 @@ impl Filesystem for Adapter {
             // The kernel need not ask again: it opens files by itself, and reads them by their inode.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        let flags = self.open_flags(flags.0);
+        let (asked, flags) = (OFlags::from_bits_retain(flags.0.cast_unsigned()), self.open_flags(flags.0));
         let is_slow = match (flags.intersects(OFlags::WRONLY | OFlags::RDWR), flags.contains(OFlags::TRUNC)) {
             // Also to truncate it: somebody may be copying it.
             (true, _) => is_slow!(self, ino),
@@ -216,7 +216,13 @@ impl Filesystem for Adapter {
             request,
             is_slow,
             reply,
-            move |overlay, caller| overlay.open_file(ino.0, flags, caller),
+            move |overlay, caller| match overlay.open_file(ino.0, flags, caller) {
+                // We may write it, but not read it.
+                Err(error) if error.errno() == Errno::ACCESS && flags != asked => {
+                    overlay.open_file(ino.0, asked, caller)
+                }
+                result => result,
+            },
             move |reply, opened| {
                 entered.keep();
                 BUFFER.with_borrow_mut(|buffer| ahead.hand_over(&overlay, ino.0, &opened, buffer));
@@ -281,12 +287,20 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drops_setid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        answer(reply, || self.overlay.write(file.0, offset, data, drops_setid, holder(request)), send_written);
+        let work = || {
+            let caller = holder(request);
+            if self.gathers && write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                self.overlay.write_back(file.0, offset, data, drops_setid, caller)
+            } else {
+                self.overlay.write(file.0, offset, data, drops_setid, caller)
+            }
+        };
+        answer(reply, work, send_written);
     }
 
     fn flush(&self, _request: &Request, _ino: INodeNo, _file: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        // The kernel need not ask again, unless it gathers writes: then it would not write back their times.
-        if self.writeback { reply.ok() } else { reply.error(fuser::Errno::ENOSYS) }
+        // The kernel need not ask again.
+        reply.error(fuser::Errno::ENOSYS);
     }
 
     fn release(

@@ -318,7 +318,8 @@ impl Overlay {
                     Content::Elsewhere(_) => calls::ftruncate(&file, attr.size).during("size the copy")?,
                 }
                 copy_flags(source.as_fd(), file.as_fd())?;
-                if self.syncs() {
+                // As the kernel's overlayfs, which syncs no metacopy, for the sake of `chown -R`.
+                if self.syncs() && !matches!(content, Content::Elsewhere(_)) {
                     calls::fsync(&file).during("sync the copy")?;
                 }
                 (staged, ())

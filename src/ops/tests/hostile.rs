@@ -301,7 +301,7 @@ fn name_of(level: usize) -> String {
 
 #[test]
 fn paths_beyond_path_max_are_reached_by_descending() {
-    const DEPTH: usize = 2000;
+    const DEPTH: usize = 10_000;
     let mut deep = None;
     let bed = Bed::with(&["x="], |config| deep = Some(Deep::build(&config.lowers[0], DEPTH)));
     let descend = |bed: &Bed, depth: usize| {

@@ -152,7 +152,8 @@ needs_mount() {
     reason=$(can_mount "$1" 2>&1) || skip "$reason"
 }
 
-# mount_overlay BACKEND DIR mounts DIR/lower and DIR/upper on DIR/mnt; unmount_overlay takes it away again.
+# mount_overlay BACKEND DIR mounts DIR/lower and DIR/upper on DIR/mnt, plyfs with $PLYFS_OPTIONS besides; unmount_overlay
+# takes it away again.
 mount_overlay() {
     local backend=$1 dir=$2 layers
     mkdir -p "$dir"/{lower,upper,work,mnt}
@@ -161,7 +162,8 @@ mount_overlay() {
         mount -t overlay overlay "$dir/mnt" -o "$layers,redirect_dir=on,index=on"
         return
     fi
-    "$PLYFS" -f -o "$layers,dev,suid$(is_root && printf ,allow_other)" "$dir/mnt" >"$dir/plyfs.log" 2>&1 </dev/null &
+    layers+=,dev,suid$(is_root && printf ,allow_other)${PLYFS_OPTIONS:+,$PLYFS_OPTIONS}
+    "$PLYFS" -f -o "$layers" "$dir/mnt" >"$dir/plyfs.log" 2>&1 </dev/null &
     DAEMON=$!
     local wait
     for ((wait = 0; wait < 100; wait++)); do

@@ -63,6 +63,15 @@ impl Caches {
     }
 }
 
+impl Caches {
+    /// Forgets all that is known of the tree, where it is not known what has changed.
+    pub fn forget_tree(&self) {
+        self.attrs.clear();
+        self.names.clear();
+        self.listings.clear();
+    }
+}
+
 impl fmt::Display for Caches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -258,6 +267,11 @@ impl Names {
     /// Remembers what `dir` holds under `name`.
     pub fn put(&self, dir: u64, name: &Name, known: Known) {
         self.names.put(self.key(dir, name.as_bytes()), (dir, name.clone(), known));
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.names.clear();
     }
 
     /// Forgets `name` in `dir`.

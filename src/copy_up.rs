@@ -57,6 +57,15 @@ struct Index {
     by_lower: bool,
 }
 
+/// An entry of the index that has no name yet, without which it is of no use.
+struct Unlinked<'w>(&'w WorkDir, &'w [u8]);
+
+impl Drop for Unlinked<'_> {
+    fn drop(&mut self) {
+        self.0.remove_index(self.1);
+    }
+}
+
 /// How much of a file's data its copy needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Data {
@@ -74,6 +83,7 @@ impl Overlay {
     /// # Errors
     /// `EROFS` on a read-only mount; whatever keeps the copy from being complete, and then nothing has changed.
     pub(crate) fn copy_up(&self, inode: &Arc<Inode>, data: Data) -> Result<()> {
+        let _distrust = self.distrust_on_panic();
         let work = self.work()?;
         let wanted = if self.config.metacopy { data } else { data.now() };
         // From the object up to the first directory that is in the upper, and back down. No recursion: trees are deep.
@@ -421,11 +431,10 @@ impl Overlay {
                 None => staged.commit(dir.as_fd(), name, RenameFlags::NOREPLACE)?,
                 Some(Index { name: index, .. }) => {
                     staged.commit(work.index(), index, RenameFlags::NOREPLACE)?;
-                    let linked = calls::linkat(work.index(), index.as_slice(), &dir, name, AtFlags::empty());
-                    if let Err(errno) = linked {
-                        work.remove_index(index);
-                        return Err(Error::new(errno, "link from the index"));
-                    }
+                    let unlinked = Unlinked(work, index);
+                    calls::linkat(work.index(), index.as_slice(), &dir, name, AtFlags::empty())
+                        .during("link from the index")?;
+                    std::mem::forget(unlinked);
                 }
             }
             let by_lower = index.as_ref().map(|index| index.by_lower);

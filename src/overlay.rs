@@ -400,6 +400,19 @@ impl Overlay {
         }
     }
 
+    /// For the length of a change: should it panic, nothing cached is believed any more.
+    pub(crate) fn distrust_on_panic(&self) -> impl Drop {
+        struct Distrust<'o>(&'o Overlay);
+        impl Drop for Distrust<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.caches.forget_tree();
+                }
+            }
+        }
+        Distrust(self)
+    }
+
     /// Forgets what is cached of an inode's attributes.
     pub(crate) fn touched(&self, inode: &Inode) {
         self.caches.attrs.remove(inode.ino);

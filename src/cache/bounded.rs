@@ -51,6 +51,12 @@ impl<V: Names> Bounded<V> {
         dropped
     }
 
+    /// Returns what was known, to be dropped without the lock.
+    pub(super) fn clear(&mut self) -> Vec<Arc<V>> {
+        self.names = 0;
+        std::iter::from_fn(|| self.map.pop_lru()).map(|(_, value)| value).collect()
+    }
+
     pub(super) fn remove(&mut self, dir: u64) -> Option<Arc<V>> {
         let removed = self.map.pop(&dir)?;
         self.names = self.names.saturating_sub(removed.names());

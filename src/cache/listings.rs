@@ -83,6 +83,16 @@ impl Listings {
         drop(removed);
     }
 
+    /// Notes that any directory may have changed.
+    pub fn clear(&self) {
+        let mut inner = self.inner.lock();
+        inner.changes = inner.changes.saturating_add(1);
+        inner.last = [inner.changes; PARTS];
+        let removed = inner.current.clear();
+        drop(inner);
+        drop(removed);
+    }
+
     /// Notes that somebody lists `dir` from its beginning on, and is told this.
     pub fn begin(&self, dir: u64, listing: Arc<Listing>) {
         let dropped = self.inner.lock().begun.put(dir, listing);

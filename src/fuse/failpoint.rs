@@ -8,7 +8,7 @@ use crate::error::{Errno, Error, Result};
 const PREFIX: &str = "plyfs-failpoint-";
 
 /// Does what a name like `plyfs-failpoint-fail-3-28` says: the third changing call from now on fails with errno 28. As
-/// well `abort-3`, `panic-3` (of all calls, also those that only read), and `off`.
+/// well `abort-3`, `panic-change-3`, `panic-3` (of all calls, also those that only read), and `off`.
 ///
 /// # Errors
 /// `ENOENT` for such a name.
@@ -23,6 +23,7 @@ pub(super) fn obey(name: &OsStr) -> Result<()> {
         })(),
         ["abort", nth] => number(nth).map(|nth| Plan { calls: Calls::Changes, nth, fault: Fault::Abort }),
         ["panic", nth] => number(nth).map(|nth| Plan { calls: Calls::All, nth, fault: Fault::Panic }),
+        ["panic", "change", nth] => number(nth).map(|nth| Plan { calls: Calls::Changes, nth, fault: Fault::Panic }),
         _ => None,
     };
     plan_for_process(plan);

@@ -64,8 +64,21 @@ pub(super) fn answer<R: Refuse, T>(reply: R, work: impl FnOnce() -> Result<T>, s
 /// Runs `work`; a panic becomes `EIO`.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     awake::note();
+    let operation = operation_of(&work);
     // Locks are not poisoned, and no state is left half changed: an inode's changes once the layer has changed.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::new(Errno::IO, "serve a request that panicked")))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        let said = payload.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("of something");
+        log::error!("{operation}: panicked: {said}");
+        Err(Error::new(Errno::IO, "serve a request that panicked"))
+    })
+}
+
+/// The method of the adapter in which a closure is written, which is named as the operation that it serves.
+fn operation_of<W>(_work: &W) -> &'static str {
+    let path = std::any::type_name::<W>();
+    let method = path.split_once("Adapter>::").and_then(|(_, method)| method.split("::").next());
+    method.unwrap_or("serve a request")
 }
 
 /// Logs an error: aloud where it is the layers that fail, and not the caller's wish.

@@ -64,14 +64,13 @@ impl WorkDir {
         let named = |operation| move |errno| Error::new(errno, operation).on(subject("workdir", path));
         let base = open_dir(CWD, path).map_err(named("open"))?;
         let locks = [lock(upper.root(), "upperdir", &upper.path)?, lock(base.as_fd(), "workdir", path)?];
-        if At::new(&base, b"work").find().map_err(named("open"))?.is_some() {
-            let old = open_dir(base.as_fd(), "work").map_err(named("open"))?;
-            if holds_entries(&old, "incompat").map_err(named("open"))? {
-                return Err(named("open")(Errno::INVAL).because(
-                    "it was left by a volatile mount that may have lost data; if that does not matter, remove its \
-                     directory work/incompat",
-                ));
-            }
+        if let Some(old) = open_subdir(base.as_fd(), "work").map_err(named("open"))?
+            && holds_entries(&old, "incompat").map_err(named("open"))?
+        {
+            return Err(named("open")(Errno::INVAL).because(
+                "it was left by a volatile mount that may have lost data; if that does not matter, remove its \
+                 directory work/incompat",
+            ));
         }
         clean::remove(base.as_fd(), b"work").map_err(named("clean"))?;
         let work = make_dir(base.as_fd(), b"work").map_err(named("make work in"))?;
@@ -221,13 +220,19 @@ fn open_dir(dir: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<OwnedFd
     calls::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Opens the directory `name`; none if it is something else, as a symlink that leads out of the work directory.
+fn open_subdir(dir: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match calls::openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
 /// Whether `name` is a directory with something in it.
 fn holds_entries(dir: &OwnedFd, name: &str) -> Result<bool, Errno> {
-    let found = match open_dir(dir.as_fd(), name) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
-        found => calls::list(found?)?,
-    };
-    for entry in found {
+    let Some(found) = open_subdir(dir.as_fd(), name)? else { return Ok(false) };
+    for entry in calls::list(found)? {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
             return Ok(true);
         }
@@ -239,12 +244,17 @@ fn make_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     // As the kernel's, it is nobody's to look into; without privilege we need the bits ourselves.
     let overrides = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_OVERRIDE));
     let mode = if overrides { Mode::empty() } else { Mode::RWXU };
-    match calls::mkdirat(dir, name, mode) {
-        Ok(()) => {}
-        Err(Errno::EXIST) => At::new(&dir, name).chmod(mode.as_raw_mode())?,
+    let is_there = match calls::mkdirat(dir, name, mode) {
+        Ok(()) => false,
+        Err(Errno::EXIST) => true,
         Err(errno) => return Err(errno),
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = calls::openat(dir, name, flags, Mode::empty())?;
+    if is_there {
+        At::fd(&made).chmod(mode.as_raw_mode())?;
     }
-    calls::openat(dir, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    Ok(made)
 }
 
 fn lock(dir: BorrowedFd<'_>, option: &str, path: &Path) -> Result<OwnedFd> {

@@ -60,6 +60,7 @@ impl Overlay {
     /// # Errors
     /// `EPERM` for immutable and append-only files, `EROFS`, those of copy-up and of the calls that set attributes.
     pub fn setattr(&self, ino: u64, set: &SetAttr, file: Option<u64>, caller: Caller) -> Result<Attr> {
+        let _distrust = self.distrust_on_panic();
         let inode = self.inode(ino)?;
         if set.is_nothing() {
             if !self.may_change_nothing(&inode, caller)? {

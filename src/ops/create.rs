@@ -114,6 +114,7 @@ impl Overlay {
         modes: Modes,
         caller: Caller,
     ) -> Result<(Arc<Inode>, Attr, Option<OwnedFd>)> {
+        let _distrust = self.distrust_on_panic();
         let (parent, name) = self.place(parent, name)?;
         check_mutable(&parent)?;
         if self.hold(&parent, &name)?.is_some() {

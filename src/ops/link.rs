@@ -22,6 +22,7 @@ impl Overlay {
     /// # Errors
     /// `EPERM` for directories and protected files, `EEXIST`, `EMLINK`, `EROFS`, those of copy-up and link(2).
     pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
+        let _distrust = self.distrust_on_panic();
         let inode = self.inode(ino)?;
         let (parent, name) = self.place(parent, name)?;
         if inode.is_dir() {

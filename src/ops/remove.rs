@@ -35,6 +35,7 @@ impl Overlay {
     }
 
     fn remove(&self, parent: u64, name: &[u8], is_dir: bool) -> Result<()> {
+        let _distrust = self.distrust_on_panic();
         let (parent, name) = self.place(parent, name)?;
         let inode = self.hold(&parent, &name)?.ok_or(Error::new(Errno::NOENT, "remove"))?;
         match (is_dir, inode.is_dir()) {

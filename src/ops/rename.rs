@@ -51,6 +51,7 @@ impl Overlay {
         if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
             return Err(Error::new(Errno::INVAL, "rename"));
         }
+        let _distrust = self.distrust_on_panic();
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let (old_parent, old_name) = self.place(parent, name)?;
         let (new_parent, new_name) = self.place(new_parent, new_name)?;

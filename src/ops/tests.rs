@@ -5,6 +5,7 @@ mod caches;
 mod copy_up;
 mod create;
 mod errors;
+mod extremes;
 #[cfg(feature = "failpoints")]
 mod faults;
 mod flags;

@@ -120,8 +120,50 @@ fn a_request_that_panics_is_eio_and_the_mount_lives_on() {
     for number in 0..3 {
         order(&tree, "panic-1");
         assert_eq!(lstat(tree.path(format!("removed/f{number}"))).err(), Some(rustix::io::Errno::IO));
+        // In a worker, and where a name goes.
+        let (copied, removed) = (format!("copied/f{}", number + 10), format!("removed/f{}", number + 10));
+        assert!(tree.exists(&copied) && tree.exists(&removed));
+        order(&tree, "panic-change-1");
+        let opened = open(tree.path(&copied), rustix::fs::OFlags::RDWR);
+        assert_eq!(opened.err(), Some(rustix::io::Errno::IO));
+        tree.append(&copied, "+");
+        order(&tree, "panic-change-1");
+        assert_eq!(errno(fs::remove_file(tree.path(&removed))), rustix::io::Errno::IO);
+        fs::remove_file(tree.path(&removed)).unwrap();
         assert_eq!(tree.read("copied/f1").len(), 50_000);
         tree.write("new", "x");
     }
-    assert!(tree.said().contains("a test asked for it"));
+    for operation in ["lookup", "open", "unlink"] {
+        assert!(tree.said().contains(&format!("{operation}: panicked: a test asked for it")), "{}", tree.said());
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn the_errno_of_a_layer_reaches_the_caller() {
+    plyfs_only!("the kernel's overlayfs has no such switch");
+    use rustix::io::Errno;
+    let mut tree = mount!(setup());
+    let mut number = 0;
+    for errno in [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::MFILE, Errno::ROFS] {
+        for nth in 1..4 {
+            let before = tree.tree();
+            let fail = || order(&tree, &format!("fail-{nth}-{}", errno.raw_os_error()));
+            number += 1;
+            fail();
+            let opened = open(tree.path(format!("copied/f{number}")), rustix::fs::OFlags::RDWR);
+            // The first is FICLONE, without which the data is copied.
+            order(&tree, "off");
+            if let Err(error) = opened {
+                assert_eq!(error, errno, "{nth}");
+                assert_eq!(lstat(tree.upper(format!("copied/f{number}"))).err(), Some(Errno::NOENT), "{nth}");
+            }
+            before.assert_eq(&tree.tree(), "another tree");
+        }
+        order(&tree, &format!("fail-1-{}", errno.raw_os_error()));
+        assert_eq!(rename(&tree, &format!("removed/f{number}"), "removed/new").err(), Some(errno));
+        order(&tree, "off");
+        assert!(tree.exists(format!("removed/f{number}")) && !tree.exists("removed/new"));
+    }
+    tree.remount();
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
 use super::Bed;
-use super::bed::{build, errno, set_xattr, us};
+use super::bed::{build, errno, root_or_skip, set_xattr, us};
 use super::view;
 use crate::error::Errno;
 
@@ -268,6 +268,121 @@ fn what_is_no_file_is_not_opened() {
         }
     }
     assert_eq!(bed.upper(), ["up 644 special"], "nothing was copied up");
+}
+
+#[test]
+fn marks_on_objects_of_other_types_mean_nothing() {
+    if !root_or_skip("marks on symlinks and pipes") {
+        return;
+    }
+    let words = "file=x dir/f=1 link->dir pipe| full=y";
+    let below = "file/below=1 dir/g=2 link/below=1 pipe/below=1 full=z";
+    let trusted = |layers: &[&str], adapt: &dyn Fn(&Path)| {
+        Bed::with(layers, |config| {
+            config.userxattr = Some(false);
+            adapt(&config.lowers[0]);
+            let upper = config.upper.as_ref().unwrap();
+            build(upper, "up=x updir/f=1 uplink->dir uppipe|");
+            adapt(upper);
+        })
+    };
+    let expected = trusted(&[words, below], &|_| {}).tree();
+    let marks = [
+        ("opaque", &b"y"[..], "file link pipe full up uplink uppipe"),
+        ("opaque", b"x", "file link pipe up uplink uppipe"),
+        ("redirect", b"/dir", "file link pipe full up uplink uppipe"),
+        ("redirect", b"/../outside", "file link pipe full up uplink uppipe"),
+        ("metacopy", b"", "dir link pipe updir uplink uppipe"),
+        ("metacopy", b"\xff", "dir link pipe updir uplink uppipe"),
+        ("whiteout", b"y", "file dir link pipe full up updir uplink uppipe"),
+        ("nlink", b"U+7", "dir link pipe updir uplink uppipe"),
+        ("impure", b"y", "file link pipe up uplink uppipe"),
+    ];
+    for (mark, value, objects) in marks {
+        let bed = trusted(&[words, below], &|layer| {
+            for path in objects.split(' ').map(|name| layer.join(name)) {
+                if path.symlink_metadata().is_ok() {
+                    set_xattr(&path, &format!("trusted.overlay.{mark}"), value);
+                }
+            }
+        });
+        assert_eq!(bed.tree(), expected, "{mark}={}", value.escape_ascii());
+        bed.rename("dir", "moved").unwrap();
+        bed.append("file", "+").unwrap();
+        for name in ["link", "pipe", "up", "uplink", "uppipe"] {
+            bed.rename(name, &format!("{name}2")).unwrap();
+        }
+        bed.unlink("full").unwrap();
+        bed.check_lasting();
+    }
+}
+
+#[test]
+fn redirects_through_what_is_no_directory_lead_nowhere() {
+    let outside = tempfile::tempdir().unwrap();
+    build(outside.path(), "x/secret=s secret=s");
+    for target in ["pipe", "file", "whiteout", "link"] {
+        let below = format!("pipe| file=x link->{} d/below=1", outside.path().display());
+        let bed = Bed::with(&["d/own=1 w/", &below], |config| {
+            if target == "whiteout" && us().uid == 0 {
+                build(&config.lowers[1], "whiteout!");
+            }
+            for (dir, redirect) in [("d", format!("/{target}/x")), ("w", format!("/{target}"))] {
+                set_xattr(&config.lowers[0].join(dir), "user.overlay.redirect", redirect.as_bytes());
+            }
+        });
+        assert_eq!((bed.list("d"), bed.list("w")), (vec!["own".to_string()], vec![]), "{target}");
+        bed.write("d/new", "n").unwrap();
+        bed.write("w/new", "n").unwrap();
+        bed.check_lasting();
+    }
+    assert_eq!(view::dump(outside.path()), ["secret 644 s", "x/ 755", "x/secret 644 s"]);
+}
+
+#[test]
+fn whatever_lies_in_a_work_directory_leads_nowhere_else() {
+    let outside = tempfile::tempdir().unwrap();
+    // As a volatile mount leaves it: who looks there refuses to mount.
+    build(outside.path(), "incompat/volatile/dirty= kept=k");
+    let before = view::fingerprint(outside.path());
+    let link = format!("->{}", outside.path().display());
+    let deep = format!("work/{}/", ["d"; 60].join("/"));
+    let cases = [
+        (format!("work{link}"), true),
+        (format!("work/incompat{link}"), true),
+        (format!("work/sub{link} work/#1{link} work/f=x"), true),
+        ("work=file".to_owned(), true),
+        ("work|".to_owned(), true),
+        (deep, true),
+        (format!("index{link}"), false),
+        ("index=file".to_owned(), false),
+        ("index|".to_owned(), false),
+        (format!("index/00fb{link} index/x| index/d/f=x"), true),
+    ];
+    for (words, mounts) in cases {
+        let layers = Bed::new(&["a=x b==a d/f=x"]).stop();
+        for made in ["work/work", "work/index"] {
+            fs::remove_dir(layers.path(made)).unwrap();
+        }
+        if let Some((dir @ ("work" | "index"), _)) = words.split_once('/') {
+            fs::create_dir(layers.path("work").join(dir)).unwrap();
+        }
+        build(&layers.path("work"), &words);
+        match layers.start() {
+            Ok(overlay) => {
+                assert!(mounts, "{words}");
+                let a = overlay.lookup(crate::inode::numbers::ROOT, b"a").unwrap().unwrap();
+                let set = crate::ops::SetAttr { mode: Some(0o600), ..Default::default() };
+                overlay.setattr(a.ino, &set, None, us()).unwrap();
+                drop(view::tree(&overlay));
+            }
+            Err(error) => {
+                assert!(!mounts, "{words}: {error}");
+                assert!(error.to_string().contains("workdir="), "{words}: {error}");
+            }
+        }
+        assert_eq!(view::fingerprint(outside.path()), before, "{words}");
+    }
 }
 
 /// A directory with `depth` levels below it, each called `level-0001` and so on; removed when dropped.

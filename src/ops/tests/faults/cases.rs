@@ -236,3 +236,8 @@ fn a_daemon_that_dies_at_any_call_leaves_the_old_state_or_the_new_one_of_what_it
 fn a_daemon_that_dies_at_any_call_leaves_the_old_state_or_the_new_one_of_what_it_changes() {
     sweep(&[ATTR, DATA], Calls::Changes, |_| Fault::Die);
 }
+
+#[test]
+fn a_panic_at_any_call_leaves_all_locks_free_and_the_inodes_of_use() {
+    sweep(&[MAKE, LINK, REMOVE, RENAME, EXCHANGE, ATTR, DATA], Calls::Changes, |_| Fault::Panic);
+}

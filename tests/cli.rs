@@ -185,7 +185,7 @@ fn a_wrong_command_line_is_told_in_one_line() {
         (&["-o", "lowerdir=a,uidmapping=0:1:2", "m"], "uidmapping=0:1:2: not supported"),
         (&["-o", "lowerdir=a,remount", "m"], "remount: mount it anew to change options"),
         (&["umount"], "the following required arguments were not provided: <MOUNTPOINT>"),
-        (&["mount", "--lower", "a"], "the following required arguments were not provided: <MOUNTPOINT>"),
+        (&["mount", "--lower", "a"], "the following required arguments were not provided: <MOUNTPOINT>..."),
         (&["mount", "m"], "lowerdir: needs at least one layer"),
     ];
     for (args, line) in cases {

@@ -185,7 +185,7 @@ pub static OPTIONS: &[Spec] = &[
         &["writeback"],
         "0|1",
         |o, v| one_zero(v).map(|on| o.mount.writeback = Some(on)),
-        "whether the kernel gathers writes [1 where it does not write the upper directly]",
+        "whether the kernel gathers writes [1 where it does not write by itself]",
     ),
     set(
         &["passthrough"],

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
@@ -152,7 +154,11 @@ fn in_dir(dir: &File, kind: &str, operation: &Operation) -> Outcome {
         "rmdir" => rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR).map(done),
         "stat" => {
             let stat = rustix::fs::fstat(dir)?;
-            Ok(format!("{:o}, {}:{}, {} links", stat.st_mode, stat.st_uid, stat.st_gid, stat.st_nlink))
+            // [SEMANTICS: A removed object that was never copied up has no links any more.]
+            let link = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).unwrap();
+            let is_removed = link.as_os_str().as_bytes().ends_with(b" (deleted)");
+            let links = if is_removed { "removed".to_owned() } else { format!("{} links", stat.st_nlink) };
+            Ok(format!("{:o}, {}:{}, {links}", stat.st_mode, stat.st_uid, stat.st_gid))
         }
         "sync" => rustix::fs::fsync(dir).map(done),
         "chmod" => rustix::fs::fchmod(dir, Mode::from_raw_mode(operation.number / SLOTS % 0o10000)).map(done),

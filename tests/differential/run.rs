@@ -177,12 +177,15 @@ impl Both<'_> {
         let is_dir = after.kind == Kind::Dir;
         let links = if is_dir && self.allowed.aliases { String::new() } else { format!(", {} links", after.links) };
         let with_times = with_times && self.allowed.are_times_same(after);
+        // [SEMANTICS: With `userxattr`, symlinks and device nodes can carry no marks.]
+        let is_unmarked = self.world.is_user && after.kind == Kind::Other;
+        let text = after.text.split(", the same as ").next().filter(|_| is_unmarked).unwrap_or(&after.text);
         let since = match before {
             Some(before) => after.marks.since(&before.marks, with_times, is_dir),
             None => "new",
         };
         let set = if with_times { after.marks.set() } else { String::new() };
-        Some(format!("{}{links}{set}, {since}", after.text))
+        Some(format!("{text}{links}{set}, {since}"))
     }
 
     fn disk(&self, side: &Side) -> Disk {

@@ -8,6 +8,7 @@ mod kernel;
 mod logging;
 mod signals;
 mod umount;
+mod watcher;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use self::umount::{source_of, umount};
 
 use self::background::Caller;
 use self::kernel::Mounted;
+use self::watcher::Watcher;
 
 /// What is to be mounted, and where.
 #[derive(Debug)]
@@ -88,6 +90,7 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
     let signals = signals::take().map_err(|error| Failure::new(format!("cannot take signals: {error}")))?;
     let (device, mounted) = kernel::mount(&mountpoint, &request.mount)?;
     let mounted = Cleared(Arc::new(mounted));
+    let watcher = request.mount.auto_unmount.then(|| Watcher::start(&mounted.0)).transpose()?;
     let session = Session::start(device, Arc::clone(&overlay), &settings(&request.mount))?;
     let no_thread = |error| Failure::new(format!("cannot start a thread: {error}"));
     signals::watch(signals, Arc::clone(&mounted.0), Arc::clone(&overlay)).map_err(no_thread)?;
@@ -99,6 +102,7 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
         None => session.run().map_err(Failure::from),
     };
     drop(mounted);
+    drop(watcher);
     overlay.close();
     request.held.end();
     result

@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Root may use the mount.
     pub allow_root: bool,
+    /// The mount goes away with its daemon, whatever that dies of.
+    pub auto_unmount: bool,
     /// The largest read that the kernel is to ask for.
     pub max_read: Option<u32>,
     /// How long the kernel may keep what it was told.
@@ -87,6 +89,7 @@ impl Default for MountOptions {
             contexts: Vec::new(),
             allow_other: false,
             allow_root: false,
+            auto_unmount: false,
             max_read: None,
             timeouts: Timeouts::default(),
             writeback: None,

@@ -245,6 +245,7 @@ pub static OPTIONS: &[Spec] = &[
     // Who may use it, and what it is called.
     flag(&["allow_other"], |o| o.mount.allow_other = true, "other users may use the mount"),
     flag(&["allow_root"], |o| o.mount.allow_root = true, "root may use the mount, but no other user"),
+    flag(&["auto_unmount"], |o| o.mount.auto_unmount = true, "the mount goes away with its daemon, even a killed one"),
     nothing(&["default_permissions"], Value::No, "the kernel checks permissions (always)"),
     set(
         &["fsname"],
@@ -382,7 +383,6 @@ pub static OPTIONS: &[Spec] = &[
             "async_read",
             "atomic_o_trunc",
             "auto_cache",
-            "auto_unmount",
             "big_writes",
             "clone_fd",
             "debug",

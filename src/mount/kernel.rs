@@ -124,12 +124,20 @@ impl Mounted {
 
     /// Takes away what nobody serves any more, if it is still there.
     pub(super) fn clear(&self) {
-        // By its device number alone, another mount could be taken for it.
-        if self.id.is_some_and(|id| id.number.is_some() && Id::at(&self.path) == Ok(id))
-            && let Err(failure) = unmount(&self.path, true)
+        // By its device number alone, which is free again with the mount, another could be taken for it.
+        if self.id.is_some_and(|id| id.number.is_some())
+            && let Err(failure) = self.take_away()
         {
             log::warn!("{failure}");
         }
+    }
+
+    /// Unmounts it lazily, if it is still there and nothing is mounted over it. Asks no daemon.
+    ///
+    /// # Errors
+    /// Why it cannot be unmounted.
+    pub(super) fn take_away(&self) -> Result<(), Failure> {
+        if self.id.is_some_and(|id| Id::at(&self.path) == Ok(id)) { unmount(&self.path, true) } else { Ok(()) }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::process::exit;
 
 use rustix::process::Pid;
 
@@ -34,7 +35,8 @@ impl Inherited {
     /// Closes them.
     pub fn close(self) {
         for fd in self.0 {
-            // SAFETY: it was open before this process opened anything, so that nothing in it owns the descriptor.
+            // SAFETY: it was open before this process opened anything, so that nothing owns the descriptor, or in a parent
+            // whose owners never run here.
             if unsafe { libc::close(fd) } < 0 {
                 log::debug!("cannot close descriptor {fd}: {}", last_errno());
             }
@@ -55,6 +57,23 @@ pub fn fork() -> Result<Option<Pid>, Errno> {
         -1 => Err(last_errno()),
         pid => Ok(Pid::from_raw(pid)),
     }
+}
+
+/// Starts a child that does `work`, and ends with the code that this comes to. Of the descriptors of this process it has
+/// `file` alone, as its standard input, output and error.
+///
+/// # Errors
+/// Those of [`fork`].
+pub fn start_apart(file: BorrowedFd<'_>, work: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    if let Some(child) = fork()? {
+        return Ok(child);
+    }
+    if replace_stdio(file).is_err() {
+        exit(1);
+    }
+    // Their owners are in the callers of this, to whom this process never returns.
+    Inherited::find().close();
+    exit(work());
 }
 
 /// Puts `file` in the place of standard input, output and error.

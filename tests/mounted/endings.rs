@@ -34,6 +34,25 @@ fn a_daemon_that_is_killed_leaves_a_mount_that_answers_enotconn() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_under_load_leaves_nothing_with_auto_unmount() {
+    plyfs_only!("the kernel's overlayfs cannot be killed");
+    let mut tree = mount!(setup().option("auto_unmount"));
+    assert_eq!(tree.read("f"), "lower");
+    let file = open(tree.path("f"), OFlags::RDWR).unwrap();
+    std::thread::scope(|scope| {
+        let walkers = [(); 2].map(|()| scope.spawn(|| while fs::read_dir(tree.path("many")).is_ok() {}));
+        tree.kill_daemon();
+        wait_until("nobody finds it", || walkers.iter().all(|walker| walker.is_finished()));
+        wait_until("the mount is gone", || lstat(tree.path("f")).err() == Some(Errno::NOENT));
+    });
+    fs::write(tree.path("below"), "").unwrap();
+    fs::remove_file(tree.path("below")).unwrap();
+    drop(file);
+    tree.recover();
+    assert_eq!(tree.read("f"), "lower");
+}
+
+#[test]
 fn signals_in_the_middle_of_load_end_the_mount_and_keep_what_was_written() {
     plyfs_only!("the kernel's overlayfs takes no signals");
     for end in [Signal::TERM, Signal::INT, Signal::HUP] {

@@ -21,8 +21,8 @@ pub use self::session::Session;
 pub struct Settings {
     /// How long the kernel may keep entries and attributes; `None` is without end.
     pub timeout: Option<Duration>,
-    /// The kernel gathers writes in its page cache (`writeback=1`); `None` where files do not go through.
-    pub writeback: Option<bool>,
+    /// The kernel gathers writes in its page cache (`writeback=1`).
+    pub writeback: bool,
     /// Files of the upper are read and written without us, where the kernel allows that (`passthrough=1`).
     pub passthrough: bool,
     /// Processors are kept awake while requests come fast (`awake=1`).

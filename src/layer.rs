@@ -79,6 +79,18 @@ impl Layer {
         Ok(Self { root, path: path.to_owned(), attr, uuid, magic, is_all_immutable })
     }
 
+    /// Whether its filesystem lists whatever it finds by name: some find what they do not list, or whatever the case.
+    pub fn lists_what_it_finds(&self) -> bool {
+        const TMPFS: u64 = 0x0102_1994;
+        const EXT4: u64 = 0xef53;
+        const XFS: u64 = 0x5846_5342;
+        const BTRFS: u64 = 0x9123_683e;
+        const F2FS: u64 = 0xf2f5_2010;
+        const SQUASHFS: u64 = 0x7371_7368;
+        const OVERLAYFS: u64 = 0x794c_7630;
+        matches!(self.magic, TMPFS | EXT4 | XFS | BTRFS | F2FS | SQUASHFS | EROFS | OVERLAYFS)
+    }
+
     /// The layer's root directory.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

@@ -145,7 +145,7 @@ fn settings(options: &MountOptions) -> Settings {
 /// move the access times of the upper, and cannot have their writes gathered.
 fn passes_through(options: &MountOptions) -> bool {
     let keeps_times = options.flags.contains(MountFlags::NOATIME);
-    options.passthrough.unwrap_or(!keeps_times) && options.writeback != Some(true) && is_privileged()
+    options.passthrough.unwrap_or(!keeps_times) && !options.writeback && is_privileged()
 }
 
 /// Every open file of the mount is a descriptor here.

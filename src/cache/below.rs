@@ -58,6 +58,6 @@ impl NameSet {
 
 impl Names for NameSet {
     fn names(&self) -> usize {
-        self.0.len()
+        self.0.len().max(1)
     }
 }

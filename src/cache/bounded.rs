@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lru::LruCache;
 
-/// What holds so many names.
+/// What holds so many names, at least one: who holds none is to be bounded too.
 pub(super) trait Names {
     fn names(&self) -> usize;
 }

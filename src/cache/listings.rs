@@ -118,7 +118,7 @@ impl Listings {
 
 impl Names for Listing {
     fn names(&self) -> usize {
-        self.len()
+        self.len().max(1)
     }
 }
 

@@ -48,8 +48,8 @@ pub struct MountOptions {
     pub max_read: Option<u32>,
     /// How long the kernel may keep what it was told.
     pub timeouts: Timeouts,
-    /// The kernel gathers writes in its page cache; `None` where files do not go through.
-    pub writeback: Option<bool>,
+    /// The kernel gathers writes in its page cache.
+    pub writeback: bool,
     /// Files of the upper are read and written without the daemon; `None` decides by the other options.
     pub passthrough: Option<bool>,
     /// Processors are kept awake while requests come fast.
@@ -92,7 +92,7 @@ impl Default for MountOptions {
             auto_unmount: false,
             max_read: None,
             timeouts: Timeouts::default(),
-            writeback: None,
+            writeback: false,
             passthrough: None,
             awake: true,
             // A second one costs more in wake-ups than it gains: what takes long is done elsewhere.
@@ -172,7 +172,7 @@ impl Options {
         if self.config.metacopy && self.config.userxattr == Some(true) {
             return Err(refused(b"metacopy=on", "does not go with userxattr, whose marks any user may set"));
         }
-        if self.mount.writeback == Some(true) && self.mount.passthrough == Some(true) {
+        if self.mount.writeback && self.mount.passthrough == Some(true) {
             return Err(refused(b"passthrough=1", "does not go with writeback=1"));
         }
         if self.config.upper.is_none() {

@@ -184,8 +184,8 @@ pub static OPTIONS: &[Spec] = &[
     set(
         &["writeback"],
         "0|1",
-        |o, v| one_zero(v).map(|on| o.mount.writeback = Some(on)),
-        "whether the kernel gathers writes [1 where it does not write by itself]",
+        |o, v| one_zero(v).map(|on| o.mount.writeback = on),
+        "whether the kernel gathers writes [0]",
     ),
     set(
         &["passthrough"],
@@ -199,7 +199,7 @@ pub static OPTIONS: &[Spec] = &[
         |o, v| one_zero(v).map(|on| o.mount.awake = on),
         "whether idle processors stay awake while requests come fast [1]",
     ),
-    flag(&["writeback_cache"], |o| o.mount.writeback = Some(true), "as writeback=1"),
+    flag(&["writeback_cache"], |o| o.mount.writeback = true, "as writeback=1"),
     set(
         &["threads"],
         "COUNT",

@@ -16,6 +16,7 @@ use rustix::fs::OFlags;
 
 use crate::error::{Errno, Error, Result};
 use crate::overlay::{Caller, Overlay};
+use crate::sys::creds;
 
 use super::Settings;
 use super::ahead::Ahead;
@@ -45,9 +46,11 @@ pub(super) struct Adapter {
     _awake: Option<Awake>,
     /// How long the kernel may keep entries and attributes.
     timeout: Duration,
-    settings: Settings,
-    /// The kernel gathers writes.
-    gathers: bool,
+    writeback: bool,
+    /// Writing back leaves modification times: the kernel tells them. In a user namespace, it cannot always; with several
+    /// readers, that could come in between.
+    keeps_mtimes: bool,
+    passthrough: bool,
     through: Arc<Through>,
     ahead: Arc<Ahead>,
     /// Files are opened without asking: nothing changes, and everybody may.
@@ -71,8 +74,9 @@ impl Adapter {
             pool,
             _awake: settings.awake.then(Awake::new).transpose()?,
             timeout,
-            settings: settings.clone(),
-            gathers: false,
+            writeback: settings.writeback,
+            keeps_mtimes: settings.readers <= 1 && creds::is_privileged(),
+            passthrough: settings.passthrough,
             through: Arc::new(Through::new()),
             ahead: Arc::default(),
             opens_free: false,
@@ -124,7 +128,7 @@ impl Adapter {
     fn open_flags(&self, flags: i32) -> OFlags {
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         // To write back a page of which only a part was written, the kernel reads it.
-        if self.gathers && flags & OFlags::ACCMODE == OFlags::WRONLY {
+        if self.writeback && flags & OFlags::ACCMODE == OFlags::WRONLY {
             flags & !OFlags::ACCMODE | OFlags::RDWR
         } else {
             flags

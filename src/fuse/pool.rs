@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -82,7 +83,9 @@ impl Shared {
         loop {
             if let Some(job) = queue.jobs.pop_front() {
                 drop(queue);
-                job();
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    log::error!("a reply panicked");
+                }
                 queue = self.queue.lock();
                 continue;
             }

@@ -88,26 +88,15 @@ fn failed(operation: &'static str, error: io::Error) -> Error {
     Error::new(Errno::from_io_error(&error).unwrap_or(Errno::IO), operation).because(error)
 }
 
-/// What was agreed with the kernel.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Agreed {
-    /// Files of the upper may go through.
-    pub(super) passes: bool,
-    /// The kernel gathers writes.
-    pub(super) gathers: bool,
-}
-
-/// Agrees with the kernel on what this mount does.
-pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, settings: &Settings) -> Agreed {
+/// Agrees with the kernel on what this mount does; returns whether files may go through.
+pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, writeback: bool, passthrough: bool) -> bool {
     let mut wanted = WANTED;
     wanted.set(InitFlags::FUSE_POSIX_ACL, acl);
+    wanted.set(InitFlags::FUSE_WRITEBACK_CACHE, writeback);
     let offered = config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH);
     // At 1, the mount can still be a layer of the kernel's overlayfs.
-    let passes = settings.passthrough && offered && config.set_max_stack_depth(1).is_ok();
+    let passes = passthrough && offered && config.set_max_stack_depth(1).is_ok();
     wanted.set(InitFlags::FUSE_PASSTHROUGH, passes);
-    let offered = config.capabilities().contains(InitFlags::FUSE_WRITEBACK_CACHE);
-    let gathers = settings.writeback.unwrap_or(!passes) && offered;
-    wanted.set(InitFlags::FUSE_WRITEBACK_CACHE, gathers);
     if let Err(missing) = config.add_capabilities(wanted & config.capabilities()) {
         log::warn!("the kernel offered what it does not take: {missing:?}");
     }
@@ -118,5 +107,5 @@ pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, settings: &Setting
     if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
         log::debug!("{nearest} requests in the background");
     }
-    Agreed { passes, gathers }
+    passes
 }

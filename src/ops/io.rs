@@ -233,16 +233,24 @@ impl Overlay {
         if done == 0 { result.map(|()| 0) } else { Ok(done) }
     }
 
-    /// As [`Overlay::write`], of pages that the kernel has gathered: it keeps the modification time meanwhile, and tells it
-    /// when it has moved, so that this does not move it. Writes everything, as the kernel would not write the rest.
+    /// As [`Overlay::write`], of pages that the kernel has gathered. Writes everything, as the kernel would not write the
+    /// rest. With `keeps_mtime` the modification time stays: the kernel keeps it meanwhile, and tells when it has moved.
     ///
     /// # Errors
     /// As [`Overlay::write`], also after a part was written, and those of statx(2) and utimensat(2).
-    pub fn write_back(&self, file: u64, offset: u64, data: &[u8], drops_setid: bool, caller: Caller) -> Result<usize> {
+    pub fn write_back(
+        &self,
+        file: u64,
+        offset: u64,
+        data: &[u8],
+        drops_setid: bool,
+        keeps_mtime: bool,
+        caller: Caller,
+    ) -> Result<usize> {
         let open = self.file(file)?;
         let backing = self.backing(&open)?;
         let at = At::fd(&backing.fd);
-        let mtime = at.attr().during("stat")?.mtime;
+        let mtime = if keeps_mtime { Some(at.attr().during("stat")?.mtime) } else { None };
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
             match self.write(file, offset.saturating_add(done as u64), rest, drops_setid, caller)? {
@@ -250,10 +258,8 @@ impl Overlay {
                 written => done = done.saturating_add(written),
             }
         }
-        match at.set_times(&times::partial(None, Some(NewTime::At(mtime)))) {
-            // A file of another's, to which we may write.
-            Err(Errno::PERM) => {}
-            result => result.during("restore times")?,
+        if let Some(mtime) = mtime {
+            at.set_times(&times::partial(None, Some(NewTime::At(mtime)))).during("restore times")?;
         }
         self.touched(&open.inode);
         Ok(done)

@@ -10,16 +10,18 @@ use crate::config::RedirectDir;
 use crate::error::{Context, Errno, Error, Result};
 use crate::inode::DataAt;
 use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Mark, Marks, Metacopy, Opaque, Redirect, is_xattr_whiteout};
-use crate::layer::{LayerId, LowerDir};
+use crate::layer::{Layer, LayerId, LowerDir};
 use crate::merge::{Above, Probe, Step, step};
 use crate::name::Name;
 use crate::overlay::Overlay;
-use crate::scan::scan;
+use crate::scan::{open_listing, scan};
+use crate::sys::fileattr;
 
 /// So many names are looked for one by one in a lower directory before its names are learned.
 const WORTH_LISTING: u32 = 4;
-/// And so many names it may hold for each that was not there.
+/// And so many names it may hold for each that was not there, but no more than the most, so that nobody waits for long.
 const NAMES_PER_MISSING: u32 = 64;
+const MOST_NAMES: usize = 1 << 14;
 
 /// What the lower layers hold under a name.
 #[derive(Debug)]
@@ -271,13 +273,22 @@ impl Overlay {
             xattr_whiteouts: marks.opaque == Opaque::XattrWhiteouts,
         })
     }
+
+    /// Whether a listing of `dir` tells every name that is found there, which is not so where cases are folded.
+    fn lists_what_it_finds(&self, dir: &LowerDir, fd: &OwnedFd) -> bool {
+        const FOLDS_CASES: u32 = 0x4000_0000;
+        let is_known = self.stack.lower(dir.layer).is_some_and(Layer::lists_what_it_finds);
+        let flags = || open_listing(fd.as_fd()).ok().and_then(|fd| fileattr::get_flags(fd.as_fd()).ok());
+        is_known && flags().unwrap_or_default() & FOLDS_CASES == 0
+    }
+
     /// Learns the names in `dir` once so many were missing there that it is worth it: the longer it is, the more.
     fn note_missing(&self, dir: &LowerDir, fd: &OwnedFd) {
         let missing = dir.note_missing();
-        if missing < WORTH_LISTING || !missing.is_power_of_two() {
+        if missing < WORTH_LISTING || !missing.is_power_of_two() || !self.lists_what_it_finds(dir, fd) {
             return;
         }
-        let most = usize::try_from(missing.saturating_mul(NAMES_PER_MISSING)).unwrap_or(usize::MAX);
+        let most = usize::try_from(missing.saturating_mul(NAMES_PER_MISSING)).map_or(MOST_NAMES, |n| n.min(MOST_NAMES));
         let mut hashes = Vec::new();
         let mut has_dot_names = false;
         let listed = scan(fd.as_fd(), |raw| {

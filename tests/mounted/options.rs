@@ -67,6 +67,30 @@ fn writes_gathered_by_the_kernel_are_written() {
 }
 
 #[test]
+fn what_is_gathered_is_no_hole() {
+    plyfs_only!("the kernel's overlayfs has no such option");
+    let tree = mount!(setup(&["writeback=1"]));
+    let file = open(tree.path("new"), OFlags::CREATE | OFlags::RDWR).unwrap();
+    rustix::io::write(&file, &[b'x'; 8192]).unwrap();
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)), Ok(0));
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)), Ok(8192));
+}
+
+#[test]
+fn gathered_append_only_files_are_closed_without_an_error() {
+    plyfs_only!("the kernel's overlayfs has no such option");
+    let tree = mount!(setup(&["writeback=1"]));
+    tree.append("f", "+");
+    run(std::process::Command::new("chattr").arg("+a").arg(tree.path("f")));
+    let file = open(tree.path("f"), OFlags::WRONLY | OFlags::APPEND).unwrap();
+    rustix::io::write(&file, b"+").unwrap();
+    rustix::fs::fsync(&file).unwrap();
+    drop(file);
+    run(std::process::Command::new("chattr").arg("-a").arg(tree.path("f")));
+    assert_eq!(tree.read("f"), "content++");
+}
+
+#[test]
 fn gathered_writes_leave_times_alone_that_were_told() {
     plyfs_only!("the kernel's overlayfs has no such option");
     let mut tree = mount!(setup(&["writeback=1"]));

@@ -167,7 +167,8 @@ fn data_that_came_with_an_open_is_never_old() {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let seen = fs::read(read).unwrap();
-                assert!(seen.iter().all(|byte| b"on".contains(byte)), "{seen:?}");
+                // Zeros: a read may see what is being cut off, as on any filesystem.
+                assert!(seen.iter().all(|byte| b"on\0".contains(byte)), "{seen:?}");
             });
             scope.spawn(move || match number % 4 {
                 0 => fs::write(changed, b"n").unwrap(),

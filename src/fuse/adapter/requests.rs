@@ -38,9 +38,8 @@ impl Filesystem for Adapter {
         // The kernel tells with that flag that it can do without.
         let can_be_free = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.opens_free = can_be_free && self.overlay.is_read_only() && self.only.is_none();
-        let agreed = session::negotiate(config, self.overlay.has_acls(), &self.settings);
-        self.gathers = agreed.gathers;
-        self.through.agree(agreed.passes, agreed.gathers);
+        let passes = session::negotiate(config, self.overlay.has_acls(), self.writeback, self.passthrough);
+        self.through.agree(passes, self.writeback);
         Ok(())
     }
 
@@ -225,7 +224,13 @@ impl Filesystem for Adapter {
             },
             move |reply, opened| {
                 entered.keep();
-                BUFFER.with_borrow_mut(|buffer| ahead.hand_over(&overlay, ino.0, &opened, buffer));
+                let handed = guarded(|| {
+                    BUFFER.with_borrow_mut(|buffer| ahead.hand_over(&overlay, ino.0, &opened, buffer));
+                    Ok(())
+                });
+                if let Err(error) = handed {
+                    log::error!("{error}");
+                }
                 through.send_opened(reply, ino.0, &opened, &overlay);
             },
         );
@@ -289,8 +294,8 @@ impl Filesystem for Adapter {
         let drops_setid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let work = || {
             let caller = holder(request);
-            if self.gathers && write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-                self.overlay.write_back(file.0, offset, data, drops_setid, caller)
+            if self.writeback && write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                self.overlay.write_back(file.0, offset, data, drops_setid, self.keeps_mtimes, caller)
             } else {
                 self.overlay.write(file.0, offset, data, drops_setid, caller)
             }
@@ -299,8 +304,8 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, _request: &Request, _ino: INodeNo, _file: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        // The kernel need not ask again.
-        reply.error(fuser::Errno::ENOSYS);
+        // The kernel need not ask again. Before 5.8 it would not write back then what it has gathered.
+        if self.writeback { reply.ok() } else { reply.error(fuser::Errno::ENOSYS) }
     }
 
     fn release(
@@ -457,6 +462,10 @@ impl Filesystem for Adapter {
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, file: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        if self.writeback {
+            // What the kernel has gathered is a hole in our eyes. It need not ask again, and takes all for data.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         let work = || {
             let offset = u64::try_from(offset).map_err(|_| Error::new(Errno::NXIO, "seek"))?;
             let hole = match whence {

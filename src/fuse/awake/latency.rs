@@ -13,8 +13,9 @@ use super::REQUESTS;
 pub(super) const DEVICE: &str = "/dev/cpu_dma_latency";
 /// The kernel's own default, which demands nothing.
 const ANY: i32 = 2_000_000_000;
-/// Between two looks at whether there are requests still; without one in between the demand ends.
+/// Between two looks at whether requests still come fast; with fewer than this in between the demand ends.
 const LOOK: Duration = Duration::from_millis(2);
+const FEW: u64 = 4;
 
 /// The device, on which nothing is demanded.
 #[derive(Debug)]
@@ -46,10 +47,14 @@ impl Latency {
 
     fn hold(&self, ended: &AtomicBool) -> io::Result<()> {
         self.demand(0)?;
-        let mut seen = None;
-        while !ended.load(Ordering::Relaxed) && seen != Some(REQUESTS.load(Ordering::Relaxed)) {
-            seen = Some(REQUESTS.load(Ordering::Relaxed));
+        let mut seen = REQUESTS.load(Ordering::Relaxed);
+        while !ended.load(Ordering::Relaxed) {
             thread::sleep(LOOK);
+            let requests = REQUESTS.load(Ordering::Relaxed);
+            if requests.wrapping_sub(seen) < FEW {
+                break;
+            }
+            seen = requests;
         }
         self.demand(ANY)
     }

@@ -99,7 +99,7 @@ fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, is_root: bool, fi
     if !meta.is_dir() {
         text += &format!(", {} links, {} bytes", meta.nlink(), meta.size());
     }
-    if meta.is_file() && meta.size() > 0 && meta.blocks() == 0 {
+    if meta.is_file() && meta.size() > 0 && !has_data(path) {
         text += ", no data";
     }
     if meta.mtime() < LONG_AGO && !(meta.is_file() && file_times_differ) {
@@ -130,4 +130,9 @@ fn has_copies(dir: &Path) -> bool {
 fn from_hex(name: &[u8]) -> Vec<u8> {
     let digit = |digit: u8| char::from(digit).to_digit(16).map(|digit| digit as u8);
     name.chunks(2).filter_map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+/// Whether a file is not one hole.
+fn has_data(path: &Path) -> bool {
+    rustix::fs::seek(fs::File::open(path).unwrap(), rustix::fs::SeekFrom::Data(0)).is_ok()
 }

@@ -189,6 +189,15 @@ impl Staged<'_> {
         At::new(&self.work.work, self.name.as_deref().unwrap_or_default())
     }
 
+    /// Publishes it as `name` in `dir`, in one step, and takes what was there in its stead.
+    ///
+    /// # Errors
+    /// Those of renameat2(2); then nothing has changed.
+    pub fn exchange(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        let staged = self.name.as_deref().unwrap_or_default();
+        calls::renameat(&self.work.work, staged, dir, name, RenameFlags::EXCHANGE).during("publish")
+    }
+
     /// Publishes it as `name` in `dir`, in one step.
     ///
     /// With [`RenameFlags::EXCHANGE`], what was there before is taken into the work directory and removed.

@@ -137,7 +137,10 @@ impl Overlay {
 
     fn open_backing(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Backing> {
         let data = inode.state.read().data().cloned();
-        if let Some(at) = data {
+        // Of one without size, the data went before its mark did, when a daemon died: nothing of it is to be read.
+        if let Some(at) = data
+            && self.attr_of(inode)?.size > 0
+        {
             return Ok(Backing { fd: Arc::new(self.open_data(&at)?), in_upper: false });
         }
         let noatime = self.config.noatime;

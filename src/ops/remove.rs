@@ -61,7 +61,7 @@ impl Overlay {
         let at = At::new(&dir, name.as_bytes());
         let orphan = (in_upper && state.links.as_slice().len() == 1).then(|| self.hold_orphan(at)).flatten();
         match (in_upper, hides) {
-            (false, _) => work.place_whiteout(dir.as_fd(), name.as_bytes())?,
+            (false, _) => drop(work.place_whiteout(dir.as_fd(), name.as_bytes())?),
             (true, true) => work.replace_with_whiteout(dir.as_fd(), name.as_bytes(), is_dir)?,
             (true, false) => {
                 let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };

@@ -2,6 +2,8 @@
 //!
 //! A directory that has parts below takes a redirect with it: under which path the layers below know it.
 
+mod hide;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -84,6 +86,10 @@ impl Overlay {
                 self.link_up(target, &new_parent, &new_name)?;
             } else {
                 self.begin_link_change(target, &new_parent, &new_name)?;
+                if target.is_dir() && self.upper_style() == Some(WhiteoutStyle::Xattr) {
+                    // It may have to take the old place for a moment.
+                    self.copy_up(target, Data::Later)?;
+                }
             }
         }
         let old = Place { dir: self.upper_dir(&old_parent)?, parent: old_parent, name: old_name };
@@ -239,7 +245,6 @@ impl Overlay {
     fn replace(&self, inode: &Arc<Inode>, old: &Place, target: Option<&Arc<Inode>>, new: &Place) -> Result<()> {
         let work = self.work()?;
         let leaves_whiteout = self.lower_shows(&old.parent, &old.name)?;
-        let into_merged = !new.parent.state.read().lower_dirs().is_empty();
         let slot = slot(new, target)?;
         if slot == Slot::Dir && !is_physically_empty(new)? {
             self.clear(work, new)?;
@@ -263,33 +268,27 @@ impl Overlay {
             calls::renameat(&*old.dir, old.name.as_bytes(), &*new.dir, new.name.as_bytes(), flags).during("rename")
         };
         if leaves_whiteout && slot != Slot::Whiteout {
-            // Puts a whiteout into the free place, and exchanges.
-            let exchange_whiteout = || {
-                work.allow_whiteouts(old.dir.as_fd())?;
-                work.place_whiteout(new.dir.as_fd(), new.name.as_bytes())?;
-                plain(RenameFlags::EXCHANGE)
+            let hide = || {
+                keep_times_if_failed([old, new], || {
+                    self.rename_and_hide(work, old, new, inode.is_dir(), target.is_some(), slot)
+                })
             };
             match work.whiteout_style() {
                 WhiteoutStyle::Device => match plain(RenameFlags::WHITEOUT) {
                     // The filesystem cannot leave a whiteout by itself.
-                    Err(error) if error.errno() == Errno::INVAL && slot == Slot::Free => exchange_whiteout()?,
+                    Err(error) if error.errno() == Errno::INVAL => hide()?,
                     result => result?,
                 },
-                WhiteoutStyle::DotFile => {
-                    // It hides nothing of the upper, so that it can come first.
-                    work.place_whiteout(old.dir.as_fd(), old.name.as_bytes())?;
-                    plain(if slot == Slot::Free { RenameFlags::NOREPLACE } else { RenameFlags::empty() })?;
-                }
-                // A directory with parts below is not opaque: it takes such whiteouts.
-                WhiteoutStyle::Xattr if slot == Slot::Free && into_merged => exchange_whiteout()?,
-                WhiteoutStyle::Xattr if slot == Slot::Free => {
-                    plain(RenameFlags::NOREPLACE)?;
-                    work.place_whiteout(old.dir.as_fd(), old.name.as_bytes())?;
-                }
-                WhiteoutStyle::Xattr => {
-                    plain(RenameFlags::EXCHANGE)?;
-                    work.replace_with_whiteout(old.dir.as_fd(), old.name.as_bytes(), slot == Slot::Dir)?;
-                }
+                // It hides nothing of the upper, so that it can come first.
+                WhiteoutStyle::DotFile => keep_times_if_failed([old, new], || {
+                    let is_new = work.place_whiteout(old.dir.as_fd(), old.name.as_bytes())?;
+                    let moved = plain(if slot == Slot::Free { RenameFlags::NOREPLACE } else { RenameFlags::empty() });
+                    if moved.is_err() && is_new {
+                        work.take_whiteout_back(old.dir.as_fd(), old.name.as_bytes());
+                    }
+                    moved
+                })?,
+                WhiteoutStyle::Xattr => hide()?,
             }
         } else if leaves_whiteout {
             work.allow_whiteouts(old.dir.as_fd())?;
@@ -357,6 +356,19 @@ fn is_physically_empty(place: &Place) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Has what fails to change directories leave their times, which making something and taking it back would move.
+fn keep_times_if_failed(places: [&Place; 2], change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let dirs = places.map(|place| At::fd(&*place.dir));
+    let before = [dirs[0].attr().during("stat")?, dirs[1].attr().during("stat")?];
+    change().inspect_err(|_| {
+        for (dir, attr) in dirs.iter().zip(before) {
+            if let Err(errno) = dir.set_times(&times::exact(attr.atime, attr.mtime)) {
+                log::warn!("the times of a directory have moved for nothing: {errno}");
+            }
+        }
+    })
 }
 
 fn check_link(state: &State, place: &Place) -> Result<()> {

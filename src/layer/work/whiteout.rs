@@ -49,18 +49,26 @@ pub(super) fn choose_style(work: &OwnedFd, dialect: Dialect) -> WhiteoutStyle {
 }
 
 impl WorkDir {
-    /// Hides `name`, which has no entry in `dir` of the upper.
+    /// Hides `name`, which has no entry in `dir` of the upper. Whether it was not hidden before.
     ///
     /// # Errors
     /// `EEXIST` when it has one; those of linkat(2) and mknodat(2).
-    pub fn place_whiteout(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    pub fn place_whiteout(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
         match self.style {
-            WhiteoutStyle::Device => self.link_whiteout(dir, name).during("make a whiteout"),
+            WhiteoutStyle::Device => self.link_whiteout(dir, name).during("make a whiteout")?,
             WhiteoutStyle::Xattr => {
                 self.mark_directory(dir)?;
-                self.stage_whiteout()?.commit(dir, name, RenameFlags::NOREPLACE)
+                self.stage_whiteout()?.commit(dir, name, RenameFlags::NOREPLACE)?;
             }
-            WhiteoutStyle::DotFile => make_dot_file(dir, name),
+            WhiteoutStyle::DotFile => return make_dot_file(dir, name),
+        }
+        Ok(true)
+    }
+
+    /// Takes a file `.wh.NAME` away again that hides `name`; should that fail, it hides nothing of the upper.
+    pub fn take_whiteout_back(&self, dir: BorrowedFd<'_>, name: &[u8]) {
+        if let Err(errno) = calls::unlinkat(dir, dot_name(name), AtFlags::empty()) {
+            log::warn!("cannot take back the whiteout of {}: {errno}", name.escape_ascii());
         }
     }
 
@@ -77,8 +85,12 @@ impl WorkDir {
                 self.stage_whiteout()?.commit(dir, name, flags)
             }
             WhiteoutStyle::DotFile => {
-                make_dot_file(dir, name)?;
-                self.discard(dir, name)
+                let is_new = make_dot_file(dir, name)?;
+                self.discard(dir, name).inspect_err(|_| {
+                    if is_new {
+                        self.take_whiteout_back(dir, name);
+                    }
+                })
             }
         }
     }
@@ -94,21 +106,32 @@ impl WorkDir {
         }
     }
 
+    /// Whether `dir` may hold whiteouts: an opaque one has none by xattr.
+    ///
+    /// # Errors
+    /// Those of getxattr(2).
+    pub fn takes_whiteouts(&self, dir: BorrowedFd<'_>) -> Result<bool> {
+        if self.style != WhiteoutStyle::Xattr {
+            return Ok(true);
+        }
+        let mark = At::fd(&dir).xattr(&self.dialect.name(Mark::Opaque)).during("read the opaque mark")?;
+        Ok(mark.as_deref() != Some(b"y"))
+    }
+
     /// A whiteout in the work directory, ready to be published.
     ///
     /// # Errors
     /// Those of linkat(2) and mknodat(2).
     pub fn stage_whiteout(&self) -> Result<super::Staged<'_>> {
-        let (staged, ()) = match self.style {
-            WhiteoutStyle::Device => self.stage(|dir, name| self.link_whiteout(dir, name))?,
-            _ => self.stage(|dir, name| {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                // Without privilege, a `user.` attribute takes the right to write.
-                calls::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
-                let mark = self.dialect.name(Mark::Whiteout);
-                At::new(&dir, name).set_xattr(&mark, b"y", XattrFlags::empty())
-            })?,
-        };
+        if self.style == WhiteoutStyle::Device {
+            return self.stage(|dir, name| self.link_whiteout(dir, name)).map(|(staged, ())| staged);
+        }
+        let (staged, _) = self.stage(|dir, name| {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            // Without privilege, a `user.` attribute takes the right to write.
+            calls::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
+        self.dialect.set(staged.at(), Mark::Whiteout, b"y").during("mark a whiteout")?;
         Ok(staged)
     }
 
@@ -162,11 +185,13 @@ fn make_device(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     calls::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
-fn make_dot_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+/// Whether there was none.
+fn make_dot_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     match calls::openat(dir, dot_name(name), flags, Mode::RUSR | Mode::RGRP | Mode::ROTH) {
+        Ok(_) => Ok(true),
         // From an earlier time: what was made in its place does not take it away.
-        Ok(_) | Err(Errno::EXIST) => Ok(()),
+        Err(Errno::EXIST) => Ok(false),
         Err(errno) => Err(Error::new(errno, "make a whiteout")),
     }
 }

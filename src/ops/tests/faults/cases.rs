@@ -18,12 +18,16 @@ fn nothing(_: &Bed) -> Result<()> {
     Ok(())
 }
 
-const fn case(name: &'static str, operation: fn(&Bed) -> Result<()>) -> Case {
-    Case { name, layers: LAYERS, adapt: |_| {}, prepare: nothing, operation }
+pub(super) const fn case(name: &'static str, operation: fn(&Bed) -> Result<()>) -> Case {
+    Case { name, layers: LAYERS, adapt: |_| {}, prepare: nothing, operation, rest: None }
 }
 
-const fn after(name: &'static str, prepare: fn(&Bed) -> Result<()>, operation: fn(&Bed) -> Result<()>) -> Case {
-    Case { name, layers: LAYERS, adapt: |_| {}, prepare, operation }
+pub(super) const fn after(
+    name: &'static str,
+    prepare: fn(&Bed) -> Result<()>,
+    operation: fn(&Bed) -> Result<()>,
+) -> Case {
+    Case { name, layers: LAYERS, adapt: |_| {}, prepare, operation, rest: None }
 }
 
 fn set(bed: &Bed, path: &str, set: SetAttr) -> Result<()> {
@@ -32,7 +36,7 @@ fn set(bed: &Bed, path: &str, set: SetAttr) -> Result<()> {
 
 const SET: SetAttr = SetAttr { mode: None, uid: None, gid: None, size: None, atime: None, mtime: None };
 
-fn create(bed: &Bed, path: &str) -> Result<()> {
+pub(super) fn create(bed: &Bed, path: &str) -> Result<()> {
     let (_, file) = bed.create(path, OFlags::WRONLY)?;
     bed.overlay.release(file)
 }
@@ -183,12 +187,12 @@ const DATA: &[Case] = &[
 ];
 
 /// Which errno is next: all of them, in turn.
-fn failing(shift: u32) -> impl Fn(u32) -> Fault {
+pub(super) fn failing(shift: u32) -> impl Fn(u32) -> Fault {
     move |nth| Fault::Fail(ERRNOS[(nth + shift) as usize % ERRNOS.len()])
 }
 
 /// What a sweep over some operations finds wrong.
-fn sweep(cases: &[&[Case]], calls: Calls, fault: impl Fn(u32) -> Fault) {
+pub(super) fn sweep(cases: &[&[Case]], calls: Calls, fault: impl Fn(u32) -> Fault) {
     // Without privilege, marks say less of what was copied up.
     if !root_or_skip("calls that go wrong") {
         return;
@@ -238,6 +242,13 @@ fn a_daemon_that_dies_at_any_call_leaves_the_old_state_or_the_new_one_of_what_it
 }
 
 #[test]
-fn a_panic_at_any_call_leaves_all_locks_free_and_the_inodes_of_use() {
+#[ignore = "takes minutes; scripts/soak runs it"]
+fn a_panic_at_any_call_of_any_operation_leaves_all_locks_free_and_the_inodes_of_use() {
     sweep(&[MAKE, LINK, REMOVE, RENAME, EXCHANGE, ATTR, DATA], Calls::Changes, |_| Fault::Panic);
+}
+
+#[test]
+fn a_panic_at_any_call_leaves_all_locks_free_and_the_inodes_of_use() {
+    let some = [MAKE, LINK, REMOVE, RENAME, EXCHANGE, ATTR, DATA].map(|cases| &cases[..1]);
+    sweep(&some, Calls::Changes, |_| Fault::Panic);
 }

@@ -150,3 +150,9 @@ fn a_daemon_that_dies_at_any_call_leaves_the_old_state_or_the_new_one_with_dot_f
 fn a_daemon_that_dies_at_any_call_leaves_the_old_state_or_the_new_one_with_metacopies() {
     sweep(&[&metacopies()], Calls::Changes, |_| Fault::Die);
 }
+
+#[test]
+fn a_rename_is_done_where_the_filesystem_leaves_no_whiteout() {
+    let cases: Vec<Case> = HIDDEN.iter().filter(|case| case.rest.is_some()).copied().collect();
+    sweep(&[&cases], Calls::Changes, |_| Fault::Fail(Errno::INVAL));
+}

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::process::exit;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
@@ -39,13 +39,15 @@ fn ignored() -> u64 {
     field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Acts on signals from now on, on a thread of its own.
+/// Acts on signals from now on, on a thread of its own, which has its name when this returns.
 ///
 /// # Errors
 /// Those of starting a thread.
 pub(super) fn watch(mut signals: Signals, mounted: Arc<Mounted>, overlay: Arc<Overlay>) -> io::Result<()> {
     let name = mounted.thread_name();
+    let (named, begun) = mpsc::channel();
     thread::Builder::new().name(name).spawn(move || {
+        drop(named);
         let mut is_ending = false;
         for signal in signals.forever() {
             match signal {
@@ -64,6 +66,8 @@ pub(super) fn watch(mut signals: Signals, mounted: Arc<Mounted>, overlay: Arc<Ov
             }
         }
     })?;
+    // Whoever unmounts finds the daemon by that name. A thread gives itself its name first.
+    _ = begun.recv() == Ok(());
     Ok(())
 }
 

@@ -152,15 +152,24 @@ impl Overlay {
     /// # Errors
     /// Those of chmod(2).
     pub(super) fn drop_setgid_of_stranger(&self, inode: &Arc<Inode>, caller: Caller) -> Result<()> {
-        if !inode.state.read().flags.setid {
-            return Ok(());
-        }
-        let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
-        let is_kept = caller.uid == 0 || creds::is_member(caller.pid, caller.gid, attr.gid);
-        if attr.mode & libc::S_ISGID != 0 && !is_kept {
+        if self.loses_setgid(inode, caller)? {
+            let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
             self.with_real(inode, |at, _| at.chmod(attr.mode & !libc::S_ISGID), "drop the set-group-id bit")?;
         }
         Ok(())
+    }
+
+    /// Whether a file has a set-group-id bit that the caller may not keep.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub(super) fn loses_setgid(&self, inode: &Arc<Inode>, caller: Caller) -> Result<bool> {
+        if !inode.state.read().flags.setid {
+            return Ok(false);
+        }
+        let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
+        let is_kept = caller.uid == 0 || creds::is_member(caller.pid, caller.gid, attr.gid);
+        Ok(attr.mode & libc::S_ISGID != 0 && !is_kept)
     }
 
     /// Whether the kernel tells what the times of a file became by writes that it has gathered: only then it names a handle.

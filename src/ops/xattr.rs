@@ -72,18 +72,22 @@ impl Overlay {
     ///
     /// # Errors
     /// `ENODATA`, `EPERM` for protected files, `EROFS`, those of copy-up and removexattr(2).
-    pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+    pub fn removexattr(&self, ino: u64, name: &[u8], caller: Caller) -> Result<()> {
         self.check_acl_name(name)?;
         let inode = self.inode(ino)?;
         check_unprotected(&inode)?;
+        let drops_setgid = name == acl::ACCESS && self.loses_setgid(&inode, caller)?;
         let name = self.dialect.escape(name);
-        if inode.state.read().upper.is_none() {
+        if inode.state.read().upper.is_none() && !drops_setgid {
             // Fails before anything is copied up; of an object in the upper, an ACL that is not there can be removed.
             self.with_real(&inode, |at, _| at.xattr_strict(&name), "removexattr")?;
         }
         self.copy_up(&inode, Data::Later)?;
         let gate = self.gate_of_metacopy(&inode);
         let _gate = gate.as_ref().map(Gate::lock);
+        if drops_setgid {
+            self.drop_setgid_of_stranger(&inode, caller)?;
+        }
         self.with_real(&inode, |at, _| at.remove_xattr(&name), "removexattr")?;
         if name == CAPABILITY {
             inode.state.write().flags.capabilities_fell = true;

@@ -131,7 +131,10 @@ fn full_disk_is_told_by_fsync_where_writes_are_gathered() {
     assert_eq!(errno(rustix::fs::fsync(&file)), Errno::NOSPC);
     drop(file);
     fs::remove_file(tree.path("new")).unwrap();
-    wait_until("the space is given back", || fs::write(tree.path("a"), "changed").is_ok());
+    wait_until("the space is given back", || {
+        let file = open(tree.path("a"), OFlags::WRONLY | OFlags::TRUNC).unwrap();
+        rustix::io::write(&file, b"changed").and_then(|_| rustix::fs::fsync(&file)).is_ok()
+    });
     assert_eq!(fs::read(tree.upper("a")).unwrap(), b"changed");
 }
 

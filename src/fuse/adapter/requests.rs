@@ -420,7 +420,7 @@ impl Filesystem for Adapter {
             request,
             is_slow!(self, ino),
             reply,
-            move |overlay, _| overlay.removexattr(ino.0, name.as_bytes()),
+            move |overlay, caller| overlay.removexattr(ino.0, name.as_bytes(), caller),
             send_empty,
         );
     }

@@ -47,7 +47,7 @@ fn operations_fail_with_the_errno_of_the_kernel() {
             ("truncate a symlink", bed.truncate("l", 0).map(drop), Errno::INVAL),
             ("chmod a symlink", bed.chmod("l", 0o600).map(drop), Errno::OPNOTSUPP),
             ("getxattr without one", bed.xattr("f", "user.no").map(drop), Errno::NODATA),
-            ("removexattr without one", bed.overlay.removexattr(bed.ino("f"), b"user.no"), Errno::NODATA),
+            ("removexattr without one", bed.overlay.removexattr(bed.ino("f"), b"user.no", us()), Errno::NODATA),
             ("look up below a file", bed.overlay.lookup(bed.ino("f"), b"x").map(drop), Errno::NOTDIR),
         ];
         for (what, result, expected) in table {

@@ -42,7 +42,7 @@ fn refused(bed: &Bed, path: &str) -> Vec<(&'static str, Result<()>)> {
         ("chown", set(SetAttr { uid: Some(us().uid), ..base })),
         ("set a time", set(SetAttr { mtime: Some(NewTime::At(crate::attr::Time::default())), ..base })),
         ("setxattr", bed.set_xattr(path, "user.x", "y")),
-        ("removexattr", bed.overlay.removexattr(bed.ino(path), b"user.old")),
+        ("removexattr", bed.overlay.removexattr(bed.ino(path), b"user.old", us())),
         ("link", bed.link(path, "other").map(drop)),
         ("unlink", bed.unlink(path)),
         ("rename", bed.rename(path, "other")),

@@ -144,7 +144,7 @@ fn setting_the_owner_to_what_it_is_takes_setid_bits_and_capabilities() {
     const CAPABILITIES: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     bed.chmod("g", 0o4755).unwrap();
     bed.overlay.setxattr(bed.ino("g"), b"security.capability", CAPABILITIES, 0, us()).unwrap();
-    bed.overlay.removexattr(bed.ino("g"), b"security.capability").unwrap();
+    bed.overlay.removexattr(bed.ino("g"), b"security.capability", us()).unwrap();
     assert_eq!(nothing("g").mode & 0o7777, 0o4755);
     assert_eq!(nothing("g").mode & 0o7777, 0o755);
 }

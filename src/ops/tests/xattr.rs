@@ -25,7 +25,7 @@ fn attributes_of_both_layers_are_read_set_and_removed() {
     bed.set_xattr("d/f", "user.one", "new").unwrap();
     bed.set_xattr("", "user.root", "r").unwrap();
     assert_eq!(names(&bed, "d/f"), ["user.one", "user.two"]);
-    bed.overlay.removexattr(bed.ino("d/f"), b"user.two").unwrap();
+    bed.overlay.removexattr(bed.ino("d/f"), b"user.two", us()).unwrap();
     assert_eq!(names(&bed, "d/f"), ["user.one"]);
     assert_eq!(names(&bed, ""), ["user.root"]);
     let bed = bed.check_lasting();
@@ -37,13 +37,13 @@ fn removal_of_a_missing_attribute_copies_nothing_up_and_flags_of_setxattr_count_
     let bed = Bed::new(&["f=x f@user.one=1"]);
     let set = |name: &[u8], flags| bed.overlay.setxattr(bed.ino("f"), name, b"v", flags, us());
     for name in [&b"user.no"[..], b"system.posix_acl_access"] {
-        assert_eq!(errno(bed.overlay.removexattr(bed.ino("f"), name)), Errno::NODATA);
+        assert_eq!(errno(bed.overlay.removexattr(bed.ino("f"), name, us())), Errno::NODATA);
     }
     assert_eq!(bed.upper(), Vec::<String>::new());
     // As the kernel's overlayfs, which copies up first.
     assert_eq!(errno(set(b"user.no", REPLACE)), Errno::NODATA);
     assert_eq!(bed.upper(), ["f 644 x"]);
-    bed.overlay.removexattr(bed.ino("f"), b"system.posix_acl_access").unwrap();
+    bed.overlay.removexattr(bed.ino("f"), b"system.posix_acl_access", us()).unwrap();
     assert_eq!(errno(set(b"user.one", CREATE)), Errno::EXIST);
     set(b"user.new", CREATE).unwrap();
     set(b"user.one", REPLACE).unwrap();
@@ -61,7 +61,7 @@ fn the_overlays_own_marks_are_not_shown_and_not_reached() {
         for mark in ["origin", "impure", "redirect", "opaque", "whiteout"] {
             let name = format!("user.overlay.{mark}");
             assert_eq!(errno(bed.xattr(path, &name)), Errno::NODATA, "{path} {mark}");
-            assert_eq!(errno(bed.overlay.removexattr(bed.ino(path), name.as_bytes())), Errno::NODATA);
+            assert_eq!(errno(bed.overlay.removexattr(bed.ino(path), name.as_bytes(), us())), Errno::NODATA);
         }
     }
     bed.check_lasting();
@@ -78,7 +78,7 @@ fn attributes_that_look_like_marks_are_escaped() {
     let bed = bed.check_lasting();
     assert_eq!(bed.list("d"), ["a", "b"]);
     assert_eq!(bed.xattr("d", "user.overlay.opaque").unwrap(), "y");
-    bed.overlay.removexattr(bed.ino("d"), b"user.overlay.opaque").unwrap();
+    bed.overlay.removexattr(bed.ino("d"), b"user.overlay.opaque", us()).unwrap();
     assert_eq!(names(&bed, "d"), ["user.overlay.overlay.opaque"]);
 }
 
@@ -112,7 +112,7 @@ fn acls_are_refused_where_they_are_turned_off() {
     for name in [&b"system.posix_acl_access"[..], b"system.posix_acl_default"] {
         assert_eq!(errno(bed.overlay.getxattr(ino, name)), Errno::OPNOTSUPP);
         assert_eq!(errno(bed.overlay.setxattr(ino, name, b"", 0, us())), Errno::OPNOTSUPP);
-        assert_eq!(errno(bed.overlay.removexattr(ino, name)), Errno::OPNOTSUPP);
+        assert_eq!(errno(bed.overlay.removexattr(ino, name, us())), Errno::OPNOTSUPP);
     }
     assert!(!bed.overlay.has_acls());
 }

@@ -166,7 +166,7 @@ const ATTR: &[Case] = &[
     case("truncate to nothing", |bed| bed.truncate("d/f", 0).map(drop)),
     case("set an attribute", |bed| bed.set_xattr("f", "user.new", "value")),
     case("replace an attribute", |bed| bed.set_xattr("f", "user.a", "value")),
-    case("remove an attribute", |bed| bed.overlay.removexattr(bed.node("f")?, b"user.a")),
+    case("remove an attribute", |bed| bed.overlay.removexattr(bed.node("f")?, b"user.a", us())),
     after(
         "set an attribute of an upper directory",
         |bed| bed.mkdir("u").map(drop),

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::case::Operation;
@@ -93,10 +93,8 @@ pub fn perform(tree: &Mounted, held: &mut Held, kind: &str, operation: &Operatio
         "-stat" => {
             let stat = fstat(file);
             let same = if stat.st_ino == *ino { "the number it had" } else { "another number" };
-            Ok(format!(
-                "{} bytes, {:o}, {}:{}, {} links, {same}",
-                stat.st_size, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_nlink
-            ))
+            let links = links(file, &stat);
+            Ok(format!("{} bytes, {:o}, {}:{}, {links}, {same}", stat.st_size, stat.st_mode, stat.st_uid, stat.st_gid))
         }
         "-truncate" => rustix::fs::ftruncate(file, u64::from(number % 9000)).map(done),
         "-chmod" => rustix::fs::fchmod(file, Mode::from_raw_mode(number % 0o10000)).map(done),
@@ -154,14 +152,19 @@ fn in_dir(dir: &File, kind: &str, operation: &Operation) -> Outcome {
         "rmdir" => rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR).map(done),
         "stat" => {
             let stat = rustix::fs::fstat(dir)?;
-            // [SEMANTICS: A removed object that was never copied up has no links any more.]
-            let link = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).unwrap();
-            let is_removed = link.as_os_str().as_bytes().ends_with(b" (deleted)");
-            let links = if is_removed { "removed".to_owned() } else { format!("{} links", stat.st_nlink) };
-            Ok(format!("{:o}, {}:{}, {links}", stat.st_mode, stat.st_uid, stat.st_gid))
+            Ok(format!("{:o}, {}:{}, {}", stat.st_mode, stat.st_uid, stat.st_gid, links(dir, &stat)))
         }
         "sync" => rustix::fs::fsync(dir).map(done),
         "chmod" => rustix::fs::fchmod(dir, Mode::from_raw_mode(operation.number / SLOTS % 0o10000)).map(done),
         _ => panic!("no such operation: hold-dir-{kind}"),
     }
+}
+
+/// How many names what is open has, unless it was removed.
+///
+/// [SEMANTICS: A removed object that was never copied up has no links any more.]
+fn links(file: &File, stat: &Stat) -> String {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+    let is_removed = link.as_os_str().as_bytes().ends_with(b" (deleted)");
+    if is_removed { "removed".to_owned() } else { format!("{} links", stat.st_nlink) }
 }

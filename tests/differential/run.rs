@@ -181,6 +181,7 @@ impl Both<'_> {
         let is_unmarked = self.world.is_user && after.kind == Kind::Other;
         let text = after.text.split(", the same as ").next().filter(|_| is_unmarked).unwrap_or(&after.text);
         let since = match before {
+            Some(_) if is_unmarked => "there before",
             Some(before) => after.marks.since(&before.marks, with_times, is_dir),
             None => "new",
         };

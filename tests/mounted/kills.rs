@@ -1,6 +1,8 @@
 //! Daemons that are killed in the middle of random operations, one at a time: whatever was answered is there, and of the
 //! one that was not, the state before or after it. The same operations on a plain directory tell what these are.
 
+mod programs;
+
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -11,9 +13,6 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::*;
-
-/// Kills, unless `PLYFS_KILLS` says otherwise.
-const KILLS: u32 = 40;
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -198,12 +197,18 @@ fn kill_and_look(kills: u32, seed: u64) {
     assert_eq!(difference(&look(&model).0, &look(&tree.path("")).0), [""; 0], "seed {seed}");
 }
 
-#[test]
-fn a_daemon_that_is_killed_at_random_leaves_each_operation_done_or_not() {
-    plyfs_only!("the kernel's overlayfs cannot be killed");
-    let kills = std::env::var("PLYFS_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+/// How many kills, unless `PLYFS_KILLS` says otherwise, and what they are drawn from.
+fn kills_and_seed(kills: u32) -> (u32, u64) {
+    let kills = std::env::var("PLYFS_KILLS").map_or(kills, |kills| kills.parse().unwrap());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = std::env::var("PLYFS_KILL_SEED").map_or(now.as_nanos() as u64, |seed| seed.parse().unwrap());
     println!("seed {seed}");
+    (kills, seed)
+}
+
+#[test]
+fn a_daemon_that_is_killed_at_random_leaves_each_operation_done_or_not() {
+    plyfs_only!("the kernel's overlayfs cannot be killed");
+    let (kills, seed) = kills_and_seed(40);
     kill_and_look(kills, seed);
 }

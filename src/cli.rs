@@ -4,6 +4,7 @@ mod args;
 mod changes;
 mod container;
 mod image;
+mod inspect;
 mod progress;
 
 use std::ffi::{OsStr, OsString};
@@ -52,6 +53,7 @@ pub fn run() -> ExitCode {
         Some("diff") => changes::diff(rest),
         Some("commit") => changes::commit(rest),
         Some("image") => image::run(rest),
+        Some("explain") => inspect::explain(rest),
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
         _ => {
             let whole = program.map_or(rest, |_| args.as_slice());

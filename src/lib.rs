@@ -28,7 +28,7 @@
 //! F2  merge
 //! F3  listing inode cache handle
 //! F4  overlay resolve copy_up ops
-//! F5  changes fuse
+//! F5  changes inspect fuse
 //! F6  mount run cli
 //! ```
 //!
@@ -60,6 +60,7 @@ pub mod fuse;
 pub mod handle;
 pub mod image;
 pub mod inode;
+pub mod inspect;
 pub mod layer;
 pub mod listing;
 pub mod lock;

@@ -26,7 +26,7 @@ use crate::sys::creds::is_privileged;
 use crate::sys::mount::Inherited;
 
 pub use self::failure::Failure;
-pub use self::umount::{source_of, umount};
+pub use self::umount::{covering, source_of, umount};
 
 use self::background::Caller;
 use self::kernel::Mounted;

@@ -1,6 +1,7 @@
 //! From a name to an inode: probes the layers, applies the merge rule, and finds the number by which it is known.
 
 mod below;
+mod trace;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -19,6 +20,26 @@ use crate::name::Name;
 use crate::overlay::Overlay;
 
 use self::below::{LowerFile, LowerFound};
+
+pub(crate) use self::trace::{Place, Trace};
+
+/// What the upper holds under a name.
+#[derive(Debug)]
+pub(crate) enum UpperProbe {
+    /// Nothing: the layers below decide.
+    Absent,
+    /// A whiteout.
+    Whiteout,
+    /// Anything else.
+    Object {
+        /// Its attributes.
+        attr: Attr,
+        /// What its marks say.
+        marks: Marks,
+        /// It is a directory that hides the layers below.
+        opaque: bool,
+    },
+}
 
 /// What the layers hold under a name.
 #[derive(Debug)]
@@ -193,29 +214,43 @@ impl Overlay {
         Ok(!matches!(self.probe_lowers(&lowers, name, None, Above::Nothing)?, LowerFound::None))
     }
 
-    fn resolve_upper(&self, parent: &Arc<Inode>, name: &Name, lowers: &[Arc<LowerDir>]) -> Result<Option<Found>> {
+    /// What the upper holds under `name` in `parent`, which has a part there.
+    ///
+    /// # Errors
+    /// Those of the upper.
+    fn probe_upper(&self, parent: &Arc<Inode>, name: &Name) -> Result<UpperProbe> {
         let dir = self.upper_dir(parent)?;
         let at = At::new(&dir, name.as_bytes());
         let dot_style = self.upper_style() == Some(WhiteoutStyle::DotFile);
         if dot_style && name.as_bytes().starts_with(DOT_WHITEOUT) {
-            return Ok(None);
+            return Ok(UpperProbe::Whiteout);
         }
         let Some(attr) = at.find().during("look up")? else {
-            if dot_style && is_dot_hidden(&dir, name)? {
-                return Ok(None);
-            }
-            return self.found_below(self.probe_lowers(lowers, name, None, Above::Nothing)?);
+            let hidden = dot_style && is_dot_hidden(&dir, name)?;
+            return Ok(if hidden { UpperProbe::Whiteout } else { UpperProbe::Absent });
         };
         if attr.is_whiteout() {
-            return Ok(None);
+            return Ok(UpperProbe::Whiteout);
         }
         let marks = Marks::of_upper(at, self.dialect).during("read the marks in the upper")?;
         if marks.whiteout && attr.kind() == Kind::File && attr.size == 0 {
             let parent = Marks::of_upper(At::fd(&dir), self.dialect).during("read the marks in the upper")?;
             if parent.opaque == Opaque::XattrWhiteouts {
-                return Ok(None);
+                return Ok(UpperProbe::Whiteout);
             }
         }
+        // A redirect says where to look, whatever the whiteout of its new name hides.
+        let hidden = dot_style && attr.kind() == Kind::Dir && marks.redirect.is_none() && is_dot_hidden(&dir, name)?;
+        let opaque = marks.opaque == Opaque::Yes || hidden;
+        Ok(UpperProbe::Object { attr, marks, opaque })
+    }
+
+    fn resolve_upper(&self, parent: &Arc<Inode>, name: &Name, lowers: &[Arc<LowerDir>]) -> Result<Option<Found>> {
+        let (attr, marks, opaque) = match self.probe_upper(parent, name)? {
+            UpperProbe::Absent => return self.found_below(self.probe_lowers(lowers, name, None, Above::Nothing)?),
+            UpperProbe::Whiteout => return Ok(None),
+            UpperProbe::Object { attr, marks, opaque } => (attr, marks, opaque),
+        };
         let mut state = State {
             upper: Some(attr.ino),
             flags: Flags {
@@ -233,9 +268,7 @@ impl Overlay {
         let origin = marks.origin.as_deref().and_then(Origin::decode);
         let source = origin.as_ref().and_then(|origin| origin.find(&self.stack.lowers));
         if attr.kind() == Kind::Dir {
-            // A redirect says where to look, whatever the whiteout of its new name hides.
-            let hidden = dot_style && marks.redirect.is_none() && is_dot_hidden(&dir, name)?;
-            if marks.opaque != Opaque::Yes && !hidden {
+            if !opaque {
                 let redirect = parse_redirect(&marks)?;
                 if let LowerFound::Dirs(dirs, _) = self.probe_lowers(lowers, name, redirect, Above::Dir)? {
                     state.lower = Lower::Dirs(dirs.into());

@@ -70,6 +70,7 @@ fn the_man_page_tells_the_flags_of_the_command() {
         &["run", "--help"],
         &["diff", "--help"],
         &["commit", "--help"],
+        &["explain", "--help"],
     ]
     .map(<[_]>::to_vec);
     for command in others.into_iter().chain(images) {

@@ -14,7 +14,8 @@ const USAGE: &str = "plyfs -o lowerdir=PATH[:PATH…][,upperdir=PATH,workdir=PAT
        plyfs mount IMAGE|CONTAINER MOUNTPOINT
        plyfs umount MOUNTPOINT
        plyfs run IMAGE|CONTAINER [COMMAND…]
-       plyfs diff | commit | image …";
+       plyfs diff | commit | image …
+       plyfs explain -o OPTIONS PATH";
 
 /// `plyfs -o OPTIONS [SOURCE] MOUNTPOINT`, as mount programs are called.
 #[derive(Debug, Parser)]

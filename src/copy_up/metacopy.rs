@@ -41,7 +41,10 @@ impl Overlay {
     }
 
     /// The file at `path` in one layer. Neither marks nor symlinks count on the way.
-    fn open_data_in(&self, root: &Arc<LowerDir>, path: &[Name]) -> Result<Option<OwnedFd>> {
+    ///
+    /// # Errors
+    /// Those of the layer.
+    pub(crate) fn open_data_in(&self, root: &Arc<LowerDir>, path: &[Name]) -> Result<Option<OwnedFd>> {
         let mut dir = Arc::clone(root);
         for (index, name) in path.iter().enumerate() {
             let fd = self.lower_dir(&dir)?;

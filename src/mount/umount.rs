@@ -28,8 +28,7 @@ const TYPE: &[u8] = b"fuse.plyfs";
 /// Why there is nothing to unmount, or why it cannot be.
 pub fn umount(path: &Path, lazily: bool) -> Result<Option<String>, Failure> {
     let path = full(path)?;
-    let table =
-        fs::read("/proc/self/mountinfo").map_err(|error| Failure::new(format!("/proc/self/mountinfo: {error}")))?;
+    let table = table()?;
     let Some(entry) = find(&table, &path) else {
         return Err(Failure::new(format!("{}: not mounted", path.display())));
     };
@@ -48,10 +47,20 @@ pub fn umount(path: &Path, lazily: bool) -> Result<Option<String>, Failure> {
 /// # Errors
 /// That there is no list.
 pub fn source_of(path: &Path) -> Result<Option<OsString>, Failure> {
-    let table =
-        fs::read("/proc/self/mountinfo").map_err(|error| Failure::new(format!("/proc/self/mountinfo: {error}")))?;
+    let table = table()?;
     let entry = find(&table, path).filter(|entry| entry.kind == TYPE);
     Ok(entry.map(|entry| unescape(entry.source)))
+}
+
+/// Where the overlay is mounted that `path` lies on; `None` where it lies on none.
+///
+/// # Errors
+/// That there is no such path, or no list of mounts.
+pub fn covering(path: &Path) -> Result<Option<PathBuf>, Failure> {
+    let table = table()?;
+    // What is mounted innermost counts, whatever it is.
+    let mounted = full(path)?.ancestors().find_map(|dir| Some((dir.to_owned(), find(&table, dir)?.kind == TYPE)));
+    Ok(mounted.and_then(|(dir, is_ours)| is_ours.then_some(dir)))
 }
 
 /// The full path, even of a mount whose daemon is dead.
@@ -65,6 +74,11 @@ fn full(path: &Path) -> Result<PathBuf, Failure> {
         }
         (Err(error), _) => Err(failed(error)),
     }
+}
+
+/// The list of mounts.
+fn table() -> Result<Vec<u8>, Failure> {
+    fs::read("/proc/self/mountinfo").map_err(|error| Failure::new(format!("/proc/self/mountinfo: {error}")))
 }
 
 /// A line of the list of mounts.

@@ -55,12 +55,12 @@ impl LowerFile {
 }
 
 /// What one lower layer holds under a name.
-struct LowerProbe {
-    probe: Probe,
+pub(crate) struct LowerProbe {
+    pub(crate) probe: Probe,
     /// There when `probe` is a file or a directory.
     attr: Option<Attr>,
-    redirect: Option<Box<[u8]>>,
-    xattr_whiteouts: bool,
+    pub(crate) redirect: Option<Box<[u8]>>,
+    pub(crate) xattr_whiteouts: bool,
 }
 
 impl Overlay {
@@ -76,7 +76,22 @@ impl Overlay {
         dirs: &[Arc<LowerDir>],
         name: &Name,
         redirect: Option<Redirect>,
+        above: Above,
+    ) -> Result<LowerFound> {
+        self.probe_lowers_telling(dirs, name, redirect, above, |_, _, _, _| {})
+    }
+
+    /// As [`Overlay::probe_lowers`], and tells of each place where it looked, what is there, and what followed from it.
+    ///
+    /// # Errors
+    /// As [`Overlay::probe_lowers`].
+    pub(super) fn probe_lowers_telling(
+        &self,
+        dirs: &[Arc<LowerDir>],
+        name: &Name,
+        redirect: Option<Redirect>,
         mut above: Above,
+        mut tell: impl FnMut(&Arc<LowerDir>, &Name, &LowerProbe, Step),
     ) -> Result<LowerFound> {
         let mut taken: Vec<Arc<LowerDir>> = Vec::new();
         let mut top: Option<Attr> = None;
@@ -86,6 +101,7 @@ impl Overlay {
         while let Some((base, name)) = self.next_place(&mut search)? {
             let found = self.probe_lower(&base, &name)?;
             let step = step(above, found.probe);
+            tell(&base, &name, &found, step);
             let attr = match (step, found.attr) {
                 (Step::Skip, _) => continue,
                 (Step::TakeAndGoOn | Step::TakeAndStop, Some(attr)) => attr,
@@ -213,7 +229,10 @@ impl Overlay {
     }
 
     /// What one lower layer holds.
-    fn probe_lower(&self, dir: &Arc<LowerDir>, name: &Name) -> Result<LowerProbe> {
+    ///
+    /// # Errors
+    /// Those of the layer.
+    pub(crate) fn probe_lower(&self, dir: &Arc<LowerDir>, name: &Name) -> Result<LowerProbe> {
         let plain = |probe| LowerProbe { probe, attr: None, redirect: None, xattr_whiteouts: false };
         if name.as_bytes().starts_with(DOT_WHITEOUT) {
             return Ok(plain(Probe::Absent));

@@ -9,6 +9,7 @@
 )]
 
 mod endings;
+mod inspect;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

@@ -72,20 +72,29 @@ pub struct Volume {
 impl Volume {
     /// An empty one that can be written to, at `path`, which is made; its image is beside it.
     pub fn empty(filesystem: Filesystem, path: PathBuf) -> Self {
-        let image = path.with_extension("image");
         let size: u64 = match filesystem {
+            Filesystem::Tmpfs => return Self::mount(filesystem, Path::new("tmpfs"), path, "mode=755"),
             // The least that its tools take.
             Filesystem::Xfs => 320 << 20,
             _ => 128 << 20,
         };
+        Self::in_image(filesystem, &path.with_extension("image"), size, path)
+    }
+
+    /// An empty one of `size` bytes, which is made in the file `image`.
+    pub fn in_image(filesystem: Filesystem, image: &Path, size: u64, path: PathBuf) -> Self {
         match filesystem {
-            Filesystem::Tmpfs => return Self::mount(filesystem, Path::new("tmpfs"), path, "mode=755"),
-            Filesystem::Ext4 => format(&image, size, "mkfs.ext4", &["-q", "-F", "-b", "4096"]),
-            Filesystem::Xfs => format(&image, size, "mkfs.xfs", &["-q", "-f"]),
-            Filesystem::Btrfs => format(&image, size, "mkfs.btrfs", &["-q", "-f"]),
-            Filesystem::Squashfs | Filesystem::Erofs => panic!("{filesystem:?} is never empty"),
+            Filesystem::Ext4 => format(image, size, "mkfs.ext4", &["-q", "-F", "-b", "4096"]),
+            Filesystem::Xfs => format(image, size, "mkfs.xfs", &["-q", "-f"]),
+            Filesystem::Btrfs => format(image, size, "mkfs.btrfs", &["-q", "-f"]),
+            _ => panic!("{filesystem:?} is never empty in an image"),
         }
-        Self::mount(filesystem, &image, path, "loop")
+        Self::mounted(filesystem, image, path)
+    }
+
+    /// One that is in the file `image` already.
+    pub fn mounted(filesystem: Filesystem, image: &Path, path: PathBuf) -> Self {
+        Self::mount(filesystem, image, path, "loop")
     }
 
     /// One with what `source` holds, at `path`; read-only where the filesystem is.

@@ -108,7 +108,7 @@ fn what_was_answered_before_the_kill_is_there_after_it() {
 
 /// Has the daemon do what the order says with one of its next calls on layers.
 #[cfg(feature = "failpoints")]
-fn order(tree: &Mounted, order: &str) {
+pub fn order(tree: &Mounted, order: &str) {
     assert_eq!(lstat(tree.path(format!("plyfs-failpoint-{order}"))).err(), Some(rustix::io::Errno::NOENT));
 }
 

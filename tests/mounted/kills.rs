@@ -87,7 +87,7 @@ impl Random {
 }
 
 /// A line for each object, and the paths of files and of directories, the root first.
-fn look(root: &Path) -> (Vec<String>, Vec<PathBuf>, Vec<PathBuf>) {
+pub fn look(root: &Path) -> (Vec<String>, Vec<PathBuf>, Vec<PathBuf>) {
     let (mut lines, mut files, mut dirs) = (Vec::new(), Vec::new(), vec![PathBuf::new()]);
     let mut next = 0;
     while let Some(dir) = dirs.get(next).cloned() {
@@ -115,7 +115,7 @@ fn look(root: &Path) -> (Vec<String>, Vec<PathBuf>, Vec<PathBuf>) {
     (lines, files, dirs)
 }
 
-fn difference(one: &[String], other: &[String]) -> Vec<String> {
+pub fn difference(one: &[String], other: &[String]) -> Vec<String> {
     let only = |sign: &str, these: &[String], those: &[String]| {
         these.iter().filter(|line| !those.contains(line)).map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
     };

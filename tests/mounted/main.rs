@@ -21,11 +21,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(feature = "failpoints")]
+mod aborts;
 mod acl;
 mod attr;
 mod crash;
 mod create;
 mod data_only;
+mod devices;
 mod endings;
 mod filesystems;
 mod flags;

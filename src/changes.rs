@@ -7,6 +7,7 @@
 pub mod commit;
 pub mod diff;
 mod layer;
+mod linked;
 mod view;
 
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 pub struct Changed {
     /// The upper.
     pub upper: PathBuf,
+    /// Its work directory, which tells of hard links; none where that is not known, or there are none.
+    pub work: Option<PathBuf>,
     /// The layers below, topmost first; none where they are not known.
     pub lowers: Vec<PathBuf>,
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -22,7 +22,7 @@ use crate::inode::table::Table;
 use crate::inode::{DataAt, Inode, Links, Lower, State};
 use crate::layer::marks::{Dialect, Marks, Opaque};
 use crate::layer::origin::Unmarked;
-use crate::layer::work::{WhiteoutStyle, WorkDir};
+use crate::layer::work::{WhiteoutStyle, WorkDir, open_index};
 use crate::layer::{Layer, LayerId, LowerDir, Stack};
 use crate::lock::{Mutex, rank};
 use crate::name::Name;
@@ -35,6 +35,8 @@ pub struct Overlay {
     pub(crate) stack: Stack,
     /// There exactly when the overlay may be written to.
     pub(crate) work: Option<WorkDir>,
+    /// The index of an upper that is not written to.
+    index: Option<OwnedFd>,
     pub(crate) dialect: Dialect,
     pub(crate) numbers: Numbers,
     pub(crate) table: Table,
@@ -105,6 +107,11 @@ impl Overlay {
             }
             _ => None,
         };
+        // What was copied up under another name of a lower hard link is shown read-only as well.
+        let index = match (&work, &config.work) {
+            (None, Some(path)) if upper.is_some() => open_index(path)?,
+            _ => None,
+        };
         let dialect = match (&work, wanted) {
             (Some(work), _) => work.dialect(),
             (None, Some(dialect)) => dialect,
@@ -143,6 +150,7 @@ impl Overlay {
             numbers: Numbers::new(devices),
             stack: Stack { upper, lowers },
             work,
+            index,
             dialect,
             table,
             caches: Caches::new(&sizes),
@@ -228,6 +236,11 @@ impl Overlay {
     /// `EROFS` without one.
     pub(crate) fn work(&self) -> Result<&WorkDir> {
         self.work.as_ref().ok_or(Error::new(Errno::ROFS, "write"))
+    }
+
+    /// The directory that holds copied-up hard links, if there is one.
+    pub(crate) fn index(&self) -> Option<BorrowedFd<'_>> {
+        self.work.as_ref().map(WorkDir::index).or(self.index.as_ref().map(OwnedFd::as_fd))
     }
 
     /// In which form the upper's whiteouts are, as far as that has to be known to read them.
@@ -386,8 +399,8 @@ impl Overlay {
         if let Some(link) = state.links.as_slice().iter().find(|link| link.in_upper) {
             return f(At::new(&self.upper_dir(&link.parent)?, link.name.as_bytes()), true).during(operation);
         }
-        match (state.index(), &self.work) {
-            (Some(index), Some(work)) => f(At::new(&work.index(), index), true).during(operation),
+        match (state.index(), self.index()) {
+            (Some(index), Some(dir)) => f(At::new(&dir, index), true).during(operation),
             _ => Err(Error::new(Errno::STALE, operation)),
         }
     }

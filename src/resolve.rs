@@ -279,10 +279,10 @@ impl Overlay {
             }
         } else {
             if attr.nlink > 1
-                && let (Some(origin), Some(work)) = (&origin, &self.work)
+                && let (Some(origin), Some(index_dir)) = (&origin, self.index())
             {
                 let index = origin.index_name();
-                let entry = At::new(&work.index(), &index).find().during("look up in the index")?;
+                let entry = At::new(&index_dir, &index).find().during("look up in the index")?;
                 if entry.map(|entry| entry.ino) == Some(attr.ino) {
                     let lower_nlink = source.and_then(|source| source.nlink);
                     let nlink = link_count(marks.nlink.as_deref(), attr.nlink, lower_nlink);
@@ -359,9 +359,8 @@ impl Overlay {
 
     /// A lower hard link may have been copied up under another of its names.
     fn find_index(&self, found: &mut Found) -> Result<()> {
-        let (Some(work), Lower::File(dir, name)) = (&self.work, &found.state.lower) else { return Ok(()) };
+        let (Some(index_dir), Lower::File(dir, name)) = (self.index(), &found.state.lower) else { return Ok(()) };
         let index = self.origin_of(dir, name, &found.attr)?.index_name();
-        let index_dir = work.index();
         let at = At::new(&index_dir, &index);
         let entry = at.find().during("look up in the index")?;
         let Some(upper) = entry.filter(|upper| upper.kind() == found.attr.kind()) else { return Ok(()) };

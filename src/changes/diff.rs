@@ -15,6 +15,7 @@ use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Dialect, Marks, Opaque, is_x
 use crate::sys::creds::is_privileged;
 
 use super::Changed;
+use super::linked::linked;
 use super::view::{Object, View};
 
 /// What happened to a path.
@@ -110,25 +111,22 @@ pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 /// # Errors
 /// Those of the layers.
 pub fn changes(changed: &Changed) -> Result<Changes> {
+    if changed.lowers.is_empty() {
+        return told_by_marks(changed);
+    }
     let upper = open_upper(changed)?;
     let mut found = Changes::new();
-    let whole = View::open([&changed.upper].into_iter().chain(&changed.lowers).cloned().collect())?;
-    let base = if changed.lowers.is_empty() { None } else { Some(View::open(changed.lowers.clone())?) };
+    let whole = View::of(changed)?;
+    let base = View::open(changed.lowers.clone())?;
     let mut left: Vec<Vec<u8>> = vec![Vec::new()];
     while let Some(path) = left.pop() {
-        let below = match &base {
-            Some(base) => base.at(&path)?,
-            None => None,
-        };
+        let below = base.at(&path)?;
         let (entries, _) = raw_entries(&upper, &path)?;
         for entry in entries {
-            let old = |name: &[u8]| match (&base, below) {
-                (Some(base), Some(below)) => base.find(below.ino, name),
-                _ => Ok(None),
-            };
+            let old = |name: &[u8]| below.map_or(Ok(None), |below| base.find(below.ino, name));
             match entry {
                 Raw::Whiteout(name) => {
-                    let is_there = base.is_none() || old(&name)?.is_some();
+                    let is_there = old(&name)?.is_some();
                     let path = join(&path, &name);
                     // A name that is hidden by .wh. may be there again.
                     if is_there && whole.at(&path)?.is_none() {
@@ -139,42 +137,67 @@ pub fn changes(changed: &Changed) -> Result<Changes> {
                     let old = old(&name)?;
                     let path = join(&path, &name);
                     let is_dir = attr.kind() == Type::Dir;
-                    match (&base, old) {
-                        // Nothing is known of what is below but what the upper itself says.
-                        (None, _) => {
-                            let is_copy = marks.origin.is_some();
-                            found.insert(path.clone(), if is_copy { Kind::Changed } else { Kind::Added });
-                            if is_dir {
-                                left.push(path);
-                            }
+                    let Some(old) = old else {
+                        found.insert(path.clone(), Kind::Added);
+                        if is_dir {
+                            added_below(&whole, &path, &mut found)?;
                         }
-                        (Some(_), None) => {
-                            found.insert(path.clone(), Kind::Added);
-                            if is_dir {
-                                added_below(&whole, &path, &mut found)?;
-                            }
+                        continue;
+                    };
+                    let now = whole.at(&path)?;
+                    if now.map_or(Ok(true), |now| differ(&whole, now, &base, old))? {
+                        found.insert(path.clone(), Kind::Changed);
+                    }
+                    if is_dir && old.attr.kind() == Type::Dir {
+                        let is_opaque = marks.opaque == Opaque::Yes || raw_entries(&upper, &path)?.1;
+                        if is_opaque || marks.redirect.is_some() {
+                            compare_below(&whole, &base, &path, &mut found)?;
+                        } else {
+                            left.push(path);
                         }
-                        (Some(base), Some(old)) if is_dir && old.attr.kind() == Type::Dir => {
-                            let now = whole.at(&path)?;
-                            if now.map_or(Ok(true), |now| differ(&whole, now, base, old))? {
-                                found.insert(path.clone(), Kind::Changed);
-                            }
-                            let is_opaque = marks.opaque == Opaque::Yes || raw_entries(&upper, &path)?.1;
-                            if is_opaque || marks.redirect.is_some() {
-                                compare_below(&whole, base, &path, &mut found)?;
-                            } else {
-                                left.push(path);
-                            }
-                        }
-                        (Some(base), Some(old)) => {
-                            let now = whole.at(&path)?;
-                            if now.map_or(Ok(true), |now| differ(&whole, now, base, old))? {
-                                found.insert(path.clone(), Kind::Changed);
-                            }
-                            if is_dir {
-                                added_below(&whole, &path, &mut found)?;
-                            }
-                        }
+                    } else if is_dir {
+                        added_below(&whole, &path, &mut found)?;
+                    }
+                }
+            }
+        }
+    }
+    for path in linked(changed, &whole)? {
+        if let (Some(now), Some(old)) = (whole.at(&path)?, base.at(&path)?)
+            && differ(&whole, now, &base, old)?
+        {
+            found.entry(path).or_insert(Kind::Changed);
+        }
+    }
+    Ok(with_parents(found))
+}
+
+/// What the upper alone tells, where nothing is known of what is below: what has the mark of a copy was there before,
+/// anything else is taken as new; also a directory that was moved, and all that was moved into what is new.
+fn told_by_marks(changed: &Changed) -> Result<Changes> {
+    let upper = open_upper(changed)?;
+    let mut found = Changes::new();
+    let mut left = vec![(Vec::new(), false)];
+    while let Some((dir, is_new)) = left.pop() {
+        let (entries, _) = raw_entries(&upper, &dir)?;
+        let is_there =
+            |name: &[u8]| entries.iter().any(|entry| matches!(entry, Raw::Object(..)) && entry.name() == name);
+        for entry in &entries {
+            let path = join(&dir, entry.name());
+            match entry {
+                Raw::Whiteout(name) => {
+                    if !is_new && !is_there(name) {
+                        found.insert(path, Kind::Deleted);
+                    }
+                }
+                Raw::Object(name, attr, marks) => {
+                    // A full path, or another name in this directory.
+                    let is_own = |from: &[u8]| from.strip_prefix(b"/").map_or(from == name, |from| from == path);
+                    let is_moved = marks.redirect.as_ref().is_some_and(|from| !is_own(from));
+                    let is_copy = marks.origin.is_some() && !is_new && !is_moved;
+                    found.insert(path.clone(), if is_copy { Kind::Changed } else { Kind::Added });
+                    if attr.kind() == Type::Dir {
+                        left.push((path, !is_copy));
                     }
                 }
             }

@@ -1,20 +1,22 @@
 //! An upper as a layer: a tar stream that another can unpack over the same base.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::process::{getegid, geteuid};
 
 use crate::attr::{Attr, Kind, Time};
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::image::pack::{Member, Writer};
 use crate::image::tar::entry::What;
+use crate::image::unpack::beneath;
 use crate::image::unpack::form::{OVERRIDE, overridden_mode, parse_override};
 use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Opaque};
 
 use super::Changed;
 use super::diff::{Raw, join, open_upper, raw_entries};
+use super::linked::{linked, parents};
 use super::view::{Object, View};
 
 /// How much data is moved at once, in bytes.
@@ -29,8 +31,11 @@ const PIECES: usize = 1 << 16;
 pub(super) fn write(changed: &Changed, latest: Option<i64>, output: impl Write) -> Result<()> {
     let upper = open_upper(changed)?;
     let base = if changed.lowers.is_empty() { None } else { Some(View::open(changed.lowers.clone())?) };
-    let whole = View::open([&changed.upper].into_iter().chain(&changed.lowers).cloned().collect())?;
-    let mut packing = Packing { upper, base, whole, latest, output: Writer::new(output), links: HashMap::new() };
+    let whole = View::of(changed)?;
+    let linked = linked(changed, &whole)?;
+    let besides = linked.iter().cloned().chain(parents(&linked)).collect();
+    let mut packing =
+        Packing { upper, base, whole, besides, latest, output: Writer::new(output), links: HashMap::new() };
     packing.all()?;
     packing.output.finish().map_err(written)
 }
@@ -39,6 +44,8 @@ struct Packing<W> {
     upper: OwnedFd,
     base: Option<View>,
     whole: View,
+    /// Names of changed files that the upper does not hold, and the directories on the way to them.
+    besides: BTreeSet<Vec<u8>>,
     latest: Option<i64>,
     output: Writer<W>,
     /// The first name of each file of several names.
@@ -105,11 +112,13 @@ impl<W: Write> Packing<W> {
             Some(base) => base.at(path)?.filter(|dir| dir.attr.kind() == Kind::Dir),
             None => None,
         };
-        let (entries, is_opaque) = raw_entries(&self.upper, path)?;
-        let mut steps = Vec::new();
-        if is_opaque && below.is_some() {
-            steps.push(Step::Mark(join(path, DOT_OPAQUE)));
-        }
+        let (entries, is_opaque) = match raw_entries(&self.upper, path) {
+            // On the way to what the upper does not hold.
+            Err(error) if error.errno() == Errno::NOENT && self.besides.contains(path) => (Vec::new(), false),
+            entries => entries?,
+        };
+        // By name: the marks come where the names that they hide would.
+        let mut steps: BTreeMap<Vec<u8>, Step> = BTreeMap::new();
         for entry in entries {
             match entry {
                 Raw::Whiteout(name) => {
@@ -118,17 +127,26 @@ impl<W: Write> Packing<W> {
                         (base, _) => base.is_none(),
                     };
                     if hides && self.whole.at(&join(path, &name))?.is_none() {
-                        steps.push(Step::Mark(join(path, &[DOT_WHITEOUT, &name].concat())));
+                        steps.insert(name.clone(), Step::Mark(join(path, &[DOT_WHITEOUT, &name].concat())));
                     }
                 }
                 Raw::Object(name, attr, marks) => {
                     let is_dir = attr.kind() == Kind::Dir;
                     let is_replaced = is_dir && (marks.opaque == Opaque::Yes || marks.redirect.is_some());
-                    steps.push(Step::Upper(join(path, &name), is_replaced));
+                    steps.insert(name.clone(), Step::Upper(join(path, &name), is_replaced));
                 }
             }
         }
-        left.extend(steps.into_iter().rev());
+        for beside in &self.besides {
+            let (parent, name) = beneath::split(beside);
+            if parent == path {
+                steps.entry(name.to_vec()).or_insert_with(|| Step::Upper(beside.clone(), false));
+            }
+        }
+        left.extend(steps.into_values().rev());
+        if is_opaque && below.is_some() {
+            left.push(Step::Mark(join(path, DOT_OPAQUE)));
+        }
         Ok(())
     }
 

@@ -13,6 +13,8 @@ use crate::inode::numbers::ROOT;
 use crate::overlay::{Caller, Overlay};
 use crate::sys::creds::is_privileged;
 
+use super::Changed;
+
 /// Who reads: ourselves.
 const READER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
 
@@ -39,6 +41,28 @@ impl View {
             ..Config::default()
         };
         Overlay::open(&config).map(Self)
+    }
+
+    /// The tree that an upper shows over the layers below it.
+    pub(super) fn of(changed: &Changed) -> Result<Self> {
+        if changed.work.is_none() {
+            return Self::open([&changed.upper].into_iter().chain(&changed.lowers).cloned().collect());
+        }
+        let config = Config {
+            lowers: changed.lowers.clone(),
+            upper: Some(changed.upper.clone()),
+            work: changed.work.clone(),
+            read_only: true,
+            redirect_dir: RedirectDir::On,
+            metacopy: is_privileged(),
+            ..Config::default()
+        };
+        Overlay::open(&config).map(Self)
+    }
+
+    /// Whether the upper or its index holds the object.
+    pub(super) fn is_copied(&self, ino: u64) -> Result<bool> {
+        Ok(self.0.inode(ino)?.state.read().upper.is_some())
     }
 
     pub(super) fn root(&self) -> Result<Object> {

@@ -120,6 +120,9 @@ pub(super) struct Diff {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    /// A layer below an upper that is no container's; given again, one more below
+    #[arg(long, value_name = "PATH", action = ArgAction::Append, conflicts_with = "image")]
+    pub(super) lower: Vec<PathBuf>,
     /// A container, its mountpoint, an upper, or an image
     #[arg(value_name = "WHAT")]
     pub(super) what: OsString,

@@ -15,6 +15,7 @@ use crate::changes::diff::{Changes, between, changes};
 use crate::error::{Errno, Error, Result};
 use crate::image::container::ContainerRef;
 use crate::image::store::Store;
+use crate::image::store::layer::LayerRef;
 use crate::mount;
 
 use super::args::{Commit, Diff};
@@ -60,7 +61,7 @@ pub(super) fn commit(args: &[OsString]) -> Result<ExitCode, ExitCode> {
             Error::new(Errno::NOENT, "commit").on(shown(args.what.as_bytes())).because(reason)
         })?;
         let used = store.layers_of(&container.container.layers)?;
-        let changed = Changed { upper: container.upper.clone(), lowers: stack(&used) };
+        let changed = of_container(&container, &used);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let options = commit::Options {
             name: args.name.clone(),
@@ -72,6 +73,10 @@ pub(super) fn commit(args: &[OsString]) -> Result<ExitCode, ExitCode> {
         if args.json { show::json(&image) } else { print(&format!("{} {}", image.name, image.config)) }
     };
     Ok(ended(run().map(|()| ExitCode::SUCCESS)))
+}
+
+fn of_container(container: &ContainerRef, layers: &[LayerRef]) -> Changed {
+    Changed { upper: container.upper.clone(), work: Some(container.work.clone()), lowers: stack(layers) }
 }
 
 /// The container that is called so, or mounted there, or whose upper that is.
@@ -97,11 +102,14 @@ fn find_container(store: &Store, what: &OsStr) -> Result<Option<ContainerRef>> {
 }
 
 fn find_changes(store: &Store, args: &Diff) -> Result<Changes> {
+    if !args.lower.is_empty() {
+        return changes(&Changed { upper: PathBuf::from(&args.what), work: None, lowers: args.lower.clone() });
+    }
     let base = args.image.as_deref().map(|image| store.image(image)).transpose()?;
     if let Some(container) = find_container(store, &args.what)? {
         let layers = base.map_or(container.container.layers.clone(), |image| image.layers);
         let used = store.layers_of(&layers)?;
-        return changes(&Changed { upper: container.upper, lowers: stack(&used) });
+        return changes(&of_container(&container, &used));
     }
     if let Some(image) = args.what.to_str().and_then(|text| store.image(text).ok()) {
         let below = image.layers.split_last().map(|(_, below)| below).unwrap_or_default();
@@ -110,7 +118,7 @@ fn find_changes(store: &Store, args: &Diff) -> Result<Changes> {
         return match new.split_last() {
             // The topmost layer alone tells.
             Some((top, _)) if base == below && !base.is_empty() => {
-                changes(&Changed { upper: top.root.clone(), lowers: stack(&old) })
+                changes(&Changed { upper: top.root.clone(), work: None, lowers: stack(&old) })
             }
             _ if base.is_empty() => Err(Error::new(Errno::INVAL, "compare")
                 .on(format!("image {}", image.name))
@@ -119,6 +127,10 @@ fn find_changes(store: &Store, args: &Diff) -> Result<Changes> {
         };
     }
     let upper = PathBuf::from(&args.what);
+    if mount::source_of(&std::fs::canonicalize(&upper).unwrap_or_default())?.is_some() {
+        let reason = "mounted, but no container of the store: name its upper, and its layers by --lower";
+        return Err(Error::new(Errno::INVAL, "compare").on(shown(args.what.as_bytes())).because(reason));
+    }
     let used = base.map(|image| store.layers_of(&image.layers)).transpose()?.unwrap_or_default();
-    changes(&Changed { upper, lowers: stack(&used) })
+    changes(&Changed { upper, work: None, lowers: stack(&used) })
 }

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
 
 use oci_spec::image::ImageConfiguration;
 use rustix::mount::MountFlags;
@@ -24,6 +26,10 @@ use crate::sys::mount::Inherited;
 use super::args::{Mount, Run};
 use super::image::open;
 use super::{options, parse, say, serve};
+
+/// How long, and how often, to try to take away what was made for a mount that failed.
+const TRIES: u32 = 100;
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// `plyfs mount IMAGE MOUNTPOINT`
 pub(super) fn mount(
@@ -48,12 +54,41 @@ pub(super) fn mount(
     };
     let result = prepare(&wanted, options).map(|prepared| {
         let request = Request { mountpoint: mountpoint.to_owned(), debug: args.common.debug, ..prepared.request };
-        if !prepared.is_ephemeral && wanted.name.is_none() && wanted.what != OsStr::new(&prepared.name) {
+        let code = serve(&args.common, &request, inherited);
+        if !prepared.is_new {
+            return code;
+        }
+        if code != ExitCode::SUCCESS {
+            let upper = request.config.upper.clone();
+            drop(request);
+            forget(args.store.as_deref(), &prepared.name, upper.as_deref());
+        } else if !prepared.is_ephemeral && wanted.name.is_none() {
             super::tell(&format!("container {}", prepared.name));
         }
-        serve(&args.common, &request, inherited)
+        code
     });
     Ok(super::image::ended(result))
+}
+
+/// Takes a container away that was made for a mount which there is not, if nothing was written to it.
+fn forget(store: Option<&Path>, name: &str, upper: Option<&Path>) {
+    let is_empty = |upper: &Path| std::fs::read_dir(upper).is_ok_and(|mut entries| entries.next().is_none());
+    if !upper.is_none_or(is_empty) {
+        return;
+    }
+    let take_away = || {
+        let store = open(store)?;
+        let lock = store.lock_loudly()?;
+        store.remove_container(name, &lock)
+    };
+    // A daemon that has told why it cannot mount still holds it until it has ended.
+    for _ in 0..TRIES {
+        match take_away() {
+            Ok(true) => return,
+            Ok(false) => sleep(INTERVAL),
+            Err(error) => return log::warn!("{error}"),
+        }
+    }
 }
 
 /// `plyfs run IMAGE [COMMAND…]`
@@ -101,26 +136,28 @@ struct Prepared {
     /// The container's name.
     name: String,
     is_ephemeral: bool,
+    /// The container was made for this.
+    is_new: bool,
 }
 
 fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
     let store = open(wanted.store)?;
     let what = wanted.what.to_str().unwrap_or_default();
-    let (container, layers) = match store.container(what)? {
+    let (container, layers, is_new) = match store.container(what)? {
         Some(container) => {
             if wanted.name.is_some() || wanted.upper.is_some() {
                 let reason = "a container has its name and its upper already";
                 return Err(Error::new(Errno::INVAL, "mount").on(format!("container {what}")).because(reason));
             }
             let layers = store.layers_of(&container.container.layers)?;
-            (container, layers)
+            (container, layers, false)
         }
         None => {
             let image = store.image(what)?;
             let layers = store.layers_of(&image.layers)?;
             let upper = wanted.upper.map(absolute).transpose()?;
             let ephemeral = wanted.ephemeral || wanted.read_only;
-            (store.make_container(wanted.name, &image, &layers, upper, ephemeral)?, layers)
+            (store.make_container(wanted.name, &image, &layers, upper, ephemeral)?, layers, true)
         }
     };
     let Container { name, image, config: id, layers: ids, ephemeral: is_ephemeral, .. } = container.container.clone();
@@ -134,14 +171,12 @@ fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
         return Err(Error::new(Errno::INVAL, "mount").on(format!("image {what}")).because("it has no layers"));
     }
     options.config.lowers = lowers;
+    // Read-only too: the root directory is that of the image, which the topmost layer need not tell.
+    options.config.upper = Some(container.upper.clone());
+    options.config.work = Some(container.work.clone());
     if wanted.read_only {
-        // Its root directory is that of the image, which the topmost layer need not tell.
-        options.config.lowers.insert(0, container.upper.clone());
         options.config.read_only = true;
         options.add(OsStr::new("ro"))?;
-    } else {
-        options.config.upper = Some(container.upper.clone());
-        options.config.work = Some(container.work.clone());
     }
     options.mount.source.get_or_insert_with(|| source(&store, &name));
     if geteuid().is_root() && !options.mount.allow_root {
@@ -162,7 +197,7 @@ fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
         held: Held::new(&store, layers, container),
         ends_with_caller: false,
     };
-    Ok(Prepared { request, config, name, is_ephemeral })
+    Ok(Prepared { request, config, name, is_ephemeral, is_new })
 }
 
 /// What the list of mounts shows as the source of a mounted container, by which it is found again.

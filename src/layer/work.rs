@@ -225,6 +225,28 @@ impl Drop for Staged<'_> {
     }
 }
 
+/// The index in the work directory at `path`, to be read only: nothing is locked, and nothing made.
+///
+/// # Errors
+/// Those of openat(2). One that is not there is none; nor is one that we may not look into, and that is told.
+pub fn open_index(path: &Path) -> Result<Option<OwnedFd>> {
+    let named = |errno| Error::new(errno, "open").on(subject("workdir", path));
+    let base = match open_dir(CWD, path) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        base => base.map_err(named)?,
+    };
+    let mut index = open_subdir(base.as_fd(), "index");
+    // With privilege, it was made with no bits at all.
+    if matches!(index, Err(Errno::ACCESS)) && At::new(&base, b"index").chmod(Mode::RWXU.as_raw_mode()).is_ok() {
+        index = open_subdir(base.as_fd(), "index");
+    }
+    if let Err(errno @ Errno::ACCESS) = index {
+        log::warn!("{}: {errno}: hard links that were copied up are not told", subject("workdir", path));
+        return Ok(None);
+    }
+    index.map_err(named)
+}
+
 fn open_dir(dir: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     calls::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }

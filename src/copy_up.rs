@@ -109,7 +109,9 @@ impl Overlay {
         if data != Data::Later && inode.state.read().data().is_some() {
             self.gated(inode, || self.complete(inode, data))?;
         }
-        Ok(())
+        // By which of several names it is changed is not known.
+        let last = inode.state.read().last_link().cloned();
+        last.map_or(Ok(()), |link| self.link_up(inode, &link.parent, &link.name))
     }
 
     /// As [`Overlay::copy_up`] without data, of an inode that is changed by its name `name` in `parent`: the copy of a

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::attr::Kind;
+use crate::attr::{Kind, Time};
 use crate::layer::LowerDir;
 use crate::lock::{Mutex, RwLock, rank};
 use crate::name::Name;
@@ -61,6 +61,8 @@ pub struct Extra {
     pub data: Option<DataAt>,
     /// The upper file, after its last name is gone.
     pub orphan: Option<Arc<OwnedFd>>,
+    /// When its data had been changed last as it got a set-id bit while it was open for writing without us.
+    pub written: Option<Time>,
 }
 
 /// Where the data of a file is, when it is not with its attributes.
@@ -226,6 +228,14 @@ impl State {
     /// Whether there is nothing left to be copied up.
     pub fn is_whole(&self) -> bool {
         self.upper.is_some() && self.data().is_none()
+    }
+
+    /// The only name there is of an indexed inode, if the upper has no entry for it.
+    pub fn last_link(&self) -> Option<&Link> {
+        match self.links.as_slice() {
+            [link] if self.nlink() == Some(1) && !link.in_upper => Some(link),
+            _ => None,
+        }
     }
 
     /// The redirect mark of an upper directory or metacopy.

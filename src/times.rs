@@ -1,5 +1,8 @@
 //! Times as utimensat(2) takes them.
 
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::at::At;
@@ -31,6 +34,19 @@ pub fn exact(atime: Time, mtime: Time) -> Timestamps {
 /// Those of statx(2).
 pub fn of(at: At<'_>) -> Result<Timestamps, Errno> {
     at.attr().map(|attr| exact(attr.atime, attr.mtime))
+}
+
+/// Waits until what is changed has a later time than `time`, if that is but a moment ago.
+pub fn wait_until_past(time: Time) {
+    /// The longest by which filesystems are behind the clock.
+    const TICK: Duration = Duration::from_millis(10);
+    let Ok(seconds) = u64::try_from(time.sec) else { return };
+    let end = UNIX_EPOCH.checked_add(Duration::new(seconds, time.nsec)).and_then(|time| time.checked_add(TICK));
+    if let Some(left) = end.and_then(|end| end.duration_since(SystemTime::now()).ok())
+        && left <= TICK
+    {
+        sleep(left);
+    }
 }
 
 fn timespec(time: Option<NewTime>) -> Timespec {

@@ -1,10 +1,11 @@
 //! Changing attributes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::OFlags;
 
-use crate::attr::{Attr, Kind};
+use crate::attr::{Attr, Kind, Time};
 use crate::calls::ftruncate;
 use crate::copy_up::{Data, Gate};
 use crate::error::{Context, Errno, Error, Result};
@@ -102,7 +103,11 @@ impl Overlay {
             if inode.kind == Kind::Symlink {
                 return Err(Error::new(Errno::OPNOTSUPP, "chmod"));
             }
+            let written = self.last_write(&inode, mode)?;
             self.with_real(&inode, |at, _| at.chmod(mode), "chmod")?;
+            if written.is_some() {
+                inode.state.write().extra_mut().written = written;
+            }
         }
         if set.atime.is_some() || set.mtime.is_some() {
             let times = times::partial(set.atime, set.mtime);
@@ -112,6 +117,20 @@ impl Overlay {
         let attr = self.attr_of(&inode)?;
         inode.state.write().flags.setid = attr.is_setid();
         Ok(attr)
+    }
+
+    /// When the data of a file was changed last that is to get a set-id bit while others may write it without us; waits
+    /// until a later write cannot have the same time.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    fn last_write(&self, inode: &Arc<Inode>, mode: u32) -> Result<Option<Time>> {
+        if mode & (libc::S_ISUID | libc::S_ISGID) == 0 || inode.through.load(Ordering::SeqCst) == 0 {
+            return Ok(None);
+        }
+        let written = self.with_real(inode, |at, _| at.attr(), "stat")?.mtime;
+        times::wait_until_past(written);
+        Ok(Some(written))
     }
 
     /// Whether what the kernel asks for as [`Overlay::change_nothing`] is to be done. Not even a mark keeps anybody from

@@ -287,7 +287,8 @@ impl Overlay {
         }
         // The bits were set while it was open. Its owner might set them again anyway.
         let attr = self.with_real(&file.inode, |at, _| at.attr(), "stat")?;
-        if attr.uid == file.uid {
+        let is_unwritten = file.inode.state.read().extra.as_ref().and_then(|extra| extra.written) == Some(attr.mtime);
+        if attr.uid == file.uid || is_unwritten {
             return Ok(());
         }
         self.with_real(

@@ -1,15 +1,19 @@
 //! The deliberate differences: what the comparison lets pass, each with its entry in docs/SEMANTICS.md.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::case::{Bytes, Case, LONGEST, Operation};
 use super::common::{Mounted, lstat};
-use super::held::SLOTS;
+use super::held::{Held, SLOTS};
 use super::perform::{Outcome, owner};
 use super::shown::{Kind, Shown};
 use super::world::World;
+
+/// Seconds and nanoseconds.
+type Time = (i64, u64);
 
 /// What may differ from here on.
 #[derive(Debug)]
@@ -29,6 +33,11 @@ pub struct Allowed {
     /// [SEMANTICS: A rename that fails leaves the times of directories.]
     untimed: BTreeSet<u64>,
     has_xattr_whiteouts: bool,
+    has_sparse: bool,
+    /// When the files that are held, each in its slot, had been changed last as they got a set-id bit.
+    ///
+    /// [SEMANTICS: A set-id bit that is set while another user has the file open for writing falls when that one closes it]
+    set_id: BTreeMap<u32, Time>,
     /// The trees go different ways from here on.
     pub is_over: bool,
 }
@@ -47,6 +56,8 @@ impl Allowed {
             aliases: false,
             untimed: BTreeSet::new(),
             has_xattr_whiteouts: case.has("xattr-whiteout"),
+            has_sparse: case.has("sparse"),
+            set_id: BTreeMap::new(),
             is_over: false,
             file_times: world.has_metacopy || world.gathers_writes,
         }
@@ -74,6 +85,28 @@ impl Allowed {
             let parents = [operation.path.parent(), operation.other.parent()];
             self.untimed.extend(parents.iter().filter_map(|dir| Some(lstat(tree.path(dir.path())).ok()?.st_ino)));
         }
+    }
+
+    /// Takes note of set-id bits that were set by `operation` on a file that is held for writing. Once it is written, or
+    /// somebody says that it was, the case is over.
+    pub fn note_set_id(&mut self, operation: &Operation, outcome: &Outcome, held: &Held) {
+        let is_written = |(slot, then): (&u32, &Time)| held.writer(*slot).is_some_and(|stat| modified(&stat) != *then);
+        self.is_over |= self.set_id.iter().any(is_written);
+        self.set_id.retain(|slot, _| held.writer(*slot).is_some());
+        if matches!(operation.kind.as_str(), "chmod" | "hold-chmod") && outcome.is_ok() {
+            let writers = (0..SLOTS).filter_map(|slot| Some((slot, held.writer(slot)?)));
+            let are_set = writers.filter(|(_, stat)| stat.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0);
+            self.set_id.extend(are_set.map(|(slot, stat)| (slot, modified(&stat))));
+        }
+    }
+
+    /// Whether one has data, or a hole, where the other has none.
+    ///
+    /// [SEMANTICS: A copy has the holes of its source.]
+    pub fn is_hole(&self, operation: &Operation, kernel: &Outcome, plyfs: &Outcome) -> bool {
+        let seeks = matches!(operation.kind.as_str(), "seek" | "hold-seek");
+        let is_one = matches!((kernel, plyfs), (Ok(_), Err(Errno::NXIO)) | (Err(Errno::NXIO), Ok(_)));
+        self.has_sparse && seeks && is_one
     }
 
     /// Whether the times of what has a number are to be the same on both.
@@ -122,4 +155,9 @@ impl Allowed {
             };
         self.is_over
     }
+}
+
+/// When a file was changed last.
+fn modified(stat: &Stat) -> Time {
+    (stat.st_mtime, stat.st_mtime_nsec)
 }

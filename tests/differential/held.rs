@@ -27,6 +27,13 @@ type Before = u64;
 pub const SLOTS: u32 = 3;
 
 impl Held {
+    /// The attributes of the file in a slot, if it is open for writing.
+    pub fn writer(&self, slot: u32) -> Option<Stat> {
+        let (file, _) = self.files.get(&slot)?;
+        let flags = rustix::fs::fcntl_getfl(file).unwrap();
+        flags.intersects(OFlags::WRONLY | OFlags::RDWR).then(|| fstat(file))
+    }
+
     /// Closes what an operation is done to.
     pub fn close(&mut self, operation: &Operation) {
         let slot = operation.number % SLOTS;

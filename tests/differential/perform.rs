@@ -237,8 +237,6 @@ pub fn copy_range(from: &File, to: &File, number: u32) -> Outcome {
 }
 
 /// Whether there is data, or a hole, after some offset.
-///
-/// [SEMANTICS: A copy has the holes of its source.]
 pub fn seek(file: &File, number: u32) -> Outcome {
     if FileType::from_raw_mode(fstat(file).st_mode) != FileType::RegularFile {
         return Ok("no file".to_owned());

@@ -131,6 +131,10 @@ impl Both<'_> {
         let result = perform(&self.plyfs.mounted, &mut self.plyfs.held, operation);
         self.allowed.note_end(operation, &expected, &self.kernel.mounted);
         self.allowed.note_end(operation, &result, &self.plyfs.mounted);
+        self.allowed.note_set_id(operation, &expected, &self.kernel.held);
+        if self.allowed.is_hole(operation, &expected, &result) {
+            return Ok(());
+        }
         if Allowed::is_removed(operation, &expected, &result) {
             self.kernel.held.close(operation);
             self.plyfs.held.close(operation);

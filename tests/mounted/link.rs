@@ -76,6 +76,27 @@ fn link_counts_follow_removals() {
 }
 
 #[test]
+fn the_last_name_of_an_indexed_file_gets_its_upper_link_when_the_file_is_changed() {
+    for change in ["open", "chmod", "append"] {
+        let mut tree = mount!(Setup::new().lower(|l| l.file("a", "a").hard_link("b", "a")));
+        tree.append("a", "+");
+        fs::remove_file(tree.path("a")).unwrap();
+        assert_eq!((tree.stat("b").st_nlink, lstat(tree.upper("b")).err()), (1, Some(Errno::NOENT)));
+        match change {
+            "open" => drop(open(tree.path("b"), OFlags::WRONLY).unwrap()),
+            "chmod" => rustix::fs::chmod(tree.path("b"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap(),
+            _ => tree.append("b", "+"),
+        }
+        assert_eq!(lstat(tree.upper("b")).unwrap().st_nlink, 2, "{change}");
+        for _ in 0..2 {
+            assert_eq!(tree.stat("b").st_nlink, 1, "{change}");
+            assert_eq!(tree.read("b").trim_end_matches('+'), "a");
+            tree.remount();
+        }
+    }
+}
+
+#[test]
 fn link_counts_follow_new_links_to_copies() {
     let mut tree = mount!(setup());
     fs::hard_link(tree.path("a"), tree.path("new")).unwrap();

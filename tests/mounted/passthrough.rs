@@ -156,6 +156,22 @@ fn a_file_that_becomes_set_id_while_a_stranger_has_it_open_loses_the_bit() {
 }
 
 #[test]
+fn a_file_that_becomes_set_id_while_a_stranger_has_it_open_keeps_the_bit_if_nobody_writes() {
+    let tree = mount!(Setup::new().lower(|l| l.dir("d")));
+    for round in 0..20 {
+        let path = tree.path(format!("f{round}"));
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let other = as_user(User::ALICE, || open_for(&path, For::Writing));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o4777)).unwrap();
+        drop(other);
+        // Whoever opens it next has waited for the end of the one before.
+        drop(as_user(User::ALICE, || open_for(&path, For::Writing)));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o4777, "{round}");
+    }
+}
+
+#[test]
 fn data_that_came_with_an_open_is_never_old() {
     const FILES: usize = 200;
     let setup = Setup::new()

@@ -6,6 +6,7 @@ mod container;
 mod image;
 mod inspect;
 mod progress;
+mod whole;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use rustix::process::geteuid;
 
 use crate::config::{MountOptions, Options};
 use crate::error::{Error, Result};
@@ -22,16 +24,21 @@ use crate::mount::{self, Failure, Request};
 use crate::run::unprivileged::{self, Need};
 use crate::sys::mount::Inherited;
 
-use self::args::{Common, Mount, Program, Umount};
+use self::args::{Common, Helper, Mount, Program, Umount};
 
 /// The command line cannot be understood.
 const USAGE: u8 = 2;
+/// As what mount(8) calls the command.
+const HELPER: &str = "mount.fuse.plyfs";
 
 /// Does what the command line says. To be called first in the process.
 pub fn run() -> ExitCode {
     let inherited = Inherited::find();
     let args: Vec<OsString> = std::env::args_os().collect();
     let (program, rest) = args.split_first().map_or((None, args.as_slice()), |(program, rest)| (Some(program), rest));
+    if program.is_some_and(|program| Path::new(program).file_name() == Some(OsStr::new(HELPER))) {
+        return parse::<Helper>(&args).and_then(|args| help_mount(&args, inherited)).unwrap_or_else(|code| code);
+    }
     // Subcommands are told by the first word alone, so that a source or a mount point may be called as they are.
     let word = rest.first().and_then(|word| word.to_str());
     // What is in a store may belong to users that only a user namespace has; a mount that others are to see cannot.
@@ -54,6 +61,8 @@ pub fn run() -> ExitCode {
         Some("commit") => changes::commit(rest),
         Some("image") => image::run(rest),
         Some("explain") => inspect::explain(rest),
+        Some("completions") => whole::completions(rest),
+        Some("man") => whole::man(rest),
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
         _ => {
             let whole = program.map_or(rest, |_| args.as_slice());
@@ -154,6 +163,22 @@ fn mount(common: &Common, wanted: Wanted, inherited: Inherited) -> Result<ExitCo
         ends_with_caller: false,
     };
     Ok(serve(common, &request, inherited))
+}
+
+/// Mounts for mount(8), which is to say with device nodes and set-id bits for root, unless it says otherwise.
+fn help_mount(args: &Helper, inherited: Inherited) -> Result<ExitCode, ExitCode> {
+    let mut lists = args.options.clone();
+    if geteuid().is_root() {
+        lists.insert(0, "dev,suid".into());
+    }
+    let mut options = options(&lists)?;
+    name_source(&mut options.mount, Some(&args.source));
+    if args.fake {
+        options.finish().map_err(refuse)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let common = Common { options: Vec::new(), foreground: false, debug: false };
+    mount(&common, (options, args.mountpoint.clone()), inherited)
 }
 
 fn serve(common: &Common, request: &Request, inherited: Inherited) -> ExitCode {

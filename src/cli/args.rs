@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser};
+use clap_complete::Shell;
 
 use crate::config::table::{OPTIONS, Value};
 use crate::image::name::ImageName;
@@ -15,7 +16,8 @@ const USAGE: &str = "plyfs -o lowerdir=PATH[:PATH…][,upperdir=PATH,workdir=PAT
        plyfs umount MOUNTPOINT
        plyfs run IMAGE|CONTAINER [COMMAND…]
        plyfs diff | commit | image …
-       plyfs explain -o OPTIONS PATH";
+       plyfs explain -o OPTIONS PATH
+       plyfs completions | man …";
 
 /// `plyfs -o OPTIONS [SOURCE] MOUNTPOINT`, as mount programs are called.
 #[derive(Debug, Parser)]
@@ -171,6 +173,64 @@ pub(super) struct Umount {
     #[arg(short, long)]
     pub(super) lazy: bool,
     /// What to unmount
+    pub(super) mountpoint: PathBuf,
+}
+
+/// Print a script by which a shell completes commands
+#[derive(Debug, Parser)]
+#[command(
+    name = "plyfs completions",
+    bin_name = "plyfs completions",
+    about = "Print a script by which a shell completes commands",
+    args_override_self = true
+)]
+pub(super) struct Completions {
+    /// The shell
+    pub(super) shell: Shell,
+}
+
+/// Write the man pages of the subcommands
+#[derive(Debug, Parser)]
+#[command(
+    name = "plyfs man",
+    bin_name = "plyfs man",
+    about = "Write the man pages of the subcommands",
+    args_override_self = true
+)]
+pub(super) struct Manual {
+    /// The date that they tell, in seconds since 1970; else today
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH")]
+    pub(super) source_date_epoch: Option<i64>,
+    /// Where to
+    pub(super) dir: PathBuf,
+}
+
+/// `mount.fuse.plyfs SOURCE MOUNTPOINT`, as mount(8) calls its helpers.
+#[derive(Debug, Parser)]
+#[command(name = "mount.fuse.plyfs", about = ABOUT, args_override_self = true,
+          override_usage = "mount.fuse.plyfs SOURCE MOUNTPOINT [-fnsv] [-t TYPE] [-o OPTION[,OPTION…]]")]
+pub(super) struct Helper {
+    /// Mount options, with commas between them
+    #[arg(short, value_name = "OPTIONS", action = ArgAction::Append, allow_hyphen_values = true)]
+    pub(super) options: Vec<OsString>,
+    /// Check the options, and do not mount
+    #[arg(short)]
+    pub(super) fake: bool,
+    /// Accepted: there is no mtab to be kept
+    #[arg(short)]
+    no_mtab: bool,
+    /// Accepted: unknown options never fail
+    #[arg(short)]
+    sloppy: bool,
+    /// Accepted: there is nothing more to tell
+    #[arg(short)]
+    verbose: bool,
+    /// Accepted: there is one type only
+    #[arg(short = 't', value_name = "TYPE")]
+    kind: Option<OsString>,
+    /// What the list of mounts shows as the source
+    pub(super) source: OsString,
+    /// Where to mount
     pub(super) mountpoint: PathBuf,
 }
 

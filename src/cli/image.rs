@@ -1,6 +1,6 @@
 //! `plyfs image`: what is in the store, and how it gets there and out again.
 
-mod args;
+pub(super) mod args;
 pub(super) mod show;
 
 use std::ffi::OsString;

@@ -10,6 +10,7 @@
 
 mod endings;
 mod inspect;
+mod shell;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

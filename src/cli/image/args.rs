@@ -12,7 +12,7 @@ use crate::image::source::{Source, split_reference};
 /// Images in the store: from others, to others, and what there is
 #[derive(Debug, Parser)]
 #[command(name = "plyfs image", bin_name = "plyfs image", about = "Images in the store", args_override_self = true)]
-pub(super) struct Images {
+pub(in crate::cli) struct Images {
     #[command(subcommand)]
     pub(super) command: Command,
 }

@@ -74,7 +74,7 @@ impl FsXattr {
 pub fn get_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     let mut flags: u32 = 0;
     // SAFETY: FS_IOC_GETFLAGS writes an int, whatever its number says.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), GETFLAGS.into(), &raw mut flags) };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), GETFLAGS as libc::Ioctl, &raw mut flags) };
     if result < 0 { Err(last_errno()) } else { Ok(flags) }
 }
 
@@ -84,7 +84,7 @@ pub fn get_flags(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
 /// Those of ioctl(2).
 pub fn set_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
     // SAFETY: FS_IOC_SETFLAGS reads an int, whatever its number says.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), SETFLAGS.into(), &raw const flags) };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), SETFLAGS as libc::Ioctl, &raw const flags) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
@@ -95,7 +95,7 @@ pub fn set_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
 pub fn get_xattr_flags(fd: BorrowedFd<'_>) -> Result<FsXattr, Errno> {
     let mut attr = FsXattr::default();
     // SAFETY: FS_IOC_FSGETXATTR writes a struct fsxattr, which FsXattr is.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), FSGETXATTR.into(), &raw mut attr) };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), FSGETXATTR as libc::Ioctl, &raw mut attr) };
     if result < 0 { Err(last_errno()) } else { Ok(attr) }
 }
 
@@ -105,7 +105,7 @@ pub fn get_xattr_flags(fd: BorrowedFd<'_>) -> Result<FsXattr, Errno> {
 /// Those of ioctl(2).
 pub fn set_xattr_flags(fd: BorrowedFd<'_>, attr: FsXattr) -> Result<(), Errno> {
     // SAFETY: FS_IOC_FSSETXATTR reads a struct fsxattr, which FsXattr is.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), FSSETXATTR.into(), &raw const attr) };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), FSSETXATTR as libc::Ioctl, &raw const attr) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
@@ -126,7 +126,7 @@ fn generic_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
     }
     let mut uuid = Uuid { len: 0, uuid: [0; 16] };
     // SAFETY: FS_IOC_GETFSUUID writes a struct fsuuid2, which Uuid is.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), GETFSUUID.into(), &raw mut uuid) };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), GETFSUUID as libc::Ioctl, &raw mut uuid) };
     if result < 0 { Err(last_errno()) } else { Ok(uuid.uuid) }
 }
 
@@ -144,6 +144,6 @@ fn btrfs_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 16], Errno> {
     }
     let mut info = Info { max_id: 0, num_devices: 0, uuid: [0; 16], rest: [0; 992] };
     // SAFETY: BTRFS_IOC_FS_INFO writes 1024 bytes, which Info has.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), FS_INFO.into(), &raw mut info) };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), FS_INFO as libc::Ioctl, &raw mut info) };
     if result < 0 { Err(last_errno()) } else { Ok(info.uuid) }
 }

@@ -46,6 +46,7 @@ mod mkdir;
 mod mknod;
 mod nested;
 mod options;
+mod outside;
 mod passthrough;
 mod permission;
 mod readdir;

@@ -9,3 +9,6 @@ pub mod namespace;
 pub mod sched;
 pub mod tree;
 pub mod xattr;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -60,12 +60,8 @@ impl Ahead {
         if self.users.lock().get(&ino) != Some(&1) {
             return;
         }
-        if buffer.len() < MOST {
-            buffer.resize(MOST, 0);
-        }
-        let result = overlay.read_first(opened, buffer.get_mut(..MOST).unwrap_or_default());
-        let data = match &result {
-            Ok(len) => len.and_then(|len| buffer.get(..len)),
+        let data = match overlay.read_first(opened, MOST, buffer) {
+            Ok(data) => data,
             // It will be asked for, and the error told.
             Err(error) => return log::debug!("{error}"),
         };

@@ -53,13 +53,21 @@ impl SetAttr {
     fn has_no_more_than_times(&self) -> bool {
         self.mode.is_none() && self.uid.is_none() && self.gid.is_none() && self.size.is_none()
     }
+
+    /// What is known of the attributes after the change without asking: the kernel is to ask before it relies on them.
+    fn applied_to(&self, before: Attr) -> Attr {
+        let mode = self.mode.map_or(before.mode, |mode| before.kind().mode_bits() | (mode & 0o7777));
+        let (uid, gid) = (self.uid.unwrap_or(before.uid), self.gid.unwrap_or(before.gid));
+        Attr { mode, uid, gid, size: self.size.unwrap_or(before.size), is_volatile: true, ..before }
+    }
 }
 
 impl Overlay {
     /// Changes attributes of `ino`, and returns all of them. `file` is the handle by which it is truncated, if any.
     ///
     /// # Errors
-    /// `EPERM` for immutable and append-only files, `EROFS`, those of copy-up and of the calls that set attributes.
+    /// `EPERM` for immutable and append-only files, `EROFS`, those of copy-up and of the calls that set attributes. What is
+    /// done is no error because nobody can tell any more how it looks: that is for who asks.
     pub fn setattr(&self, ino: u64, set: &SetAttr, file: Option<u64>, caller: Caller) -> Result<Attr> {
         let _distrust = self.distrust_on_panic();
         let inode = self.inode(ino)?;
@@ -74,6 +82,7 @@ impl Overlay {
         } else {
             check_unprotected(&inode)?
         }
+        let before = self.attr_of(&inode)?;
         let data = match set.size {
             None => Data::Later,
             Some(0) => Data::Drop,
@@ -114,7 +123,10 @@ impl Overlay {
             self.with_real(&inode, |at, _| at.set_times(&times), "set times")?;
         }
         self.touched(&inode);
-        let attr = self.attr_of(&inode)?;
+        let attr = self.attr_of(&inode).unwrap_or_else(|error| {
+            log::warn!("changed attributes are told from memory: {error}");
+            set.applied_to(before)
+        });
         inode.state.write().flags.setid = attr.is_setid();
         Ok(attr)
     }
@@ -171,24 +183,23 @@ impl Overlay {
     /// # Errors
     /// Those of chmod(2).
     pub(super) fn drop_setgid_of_stranger(&self, inode: &Arc<Inode>, caller: Caller) -> Result<()> {
-        if self.loses_setgid(inode, caller)? {
-            let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
-            self.with_real(inode, |at, _| at.chmod(attr.mode & !libc::S_ISGID), "drop the set-group-id bit")?;
+        if let Some(mode) = self.without_setgid(inode, caller)? {
+            self.with_real(inode, |at, _| at.chmod(mode), "drop the set-group-id bit")?;
         }
         Ok(())
     }
 
-    /// Whether a file has a set-group-id bit that the caller may not keep.
+    /// The mode of a file without a set-group-id bit that the caller may not keep; `None` if it has no such bit.
     ///
     /// # Errors
     /// Those of statx(2).
-    pub(super) fn loses_setgid(&self, inode: &Arc<Inode>, caller: Caller) -> Result<bool> {
+    pub(super) fn without_setgid(&self, inode: &Arc<Inode>, caller: Caller) -> Result<Option<u32>> {
         if !inode.state.read().flags.setid {
-            return Ok(false);
+            return Ok(None);
         }
         let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
         let is_kept = caller.uid == 0 || creds::is_member(caller.pid, caller.gid, attr.gid);
-        Ok(attr.mode & libc::S_ISGID != 0 && !is_kept)
+        Ok((attr.mode & libc::S_ISGID != 0 && !is_kept).then_some(attr.mode & !libc::S_ISGID))
     }
 
     /// Whether the kernel tells what the times of a file became by writes that it has gathered: only then it names a handle.

@@ -119,20 +119,26 @@ impl Overlay {
         self.touched(&file.inode);
     }
 
-    /// Reads the whole data of a lower file that was opened for reading for the first time, and returns how many bytes that
-    /// are; `None` if it was opened before, or has no data or more than `buffer` holds.
+    /// Reads the whole data of a lower file that was opened for reading for the first time, into `buffer`, which is made as
+    /// long as need be; `None` if it was opened before, or has no data or more than `most` bytes.
     ///
     /// # Errors
     /// Those of pread(2).
-    pub fn read_first(&self, opened: &Opened, buffer: &mut [u8]) -> Result<Option<usize>> {
+    pub fn read_first<'b>(&self, opened: &Opened, most: usize, buffer: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>> {
         let Some(file) = self.files.get(opened.file) else { return Ok(None) };
         if opened.is_in_upper() || file.may_write() || file.inode.is_handed_over.swap(true, Ordering::Relaxed) {
             return Ok(None);
         }
-        let size = self.attr_of(&file.inode)?.size;
-        let buffer = usize::try_from(size).ok().and_then(|size| buffer.get_mut(..size)).unwrap_or_default();
+        let size = usize::try_from(self.attr_of(&file.inode)?.size).unwrap_or(usize::MAX);
+        if size == 0 || size > most {
+            return Ok(None);
+        }
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let buffer = buffer.get_mut(..size).unwrap_or_default();
         let read = read_at(&opened.backing.fd, 0, buffer)?;
-        Ok((read > 0 && read == buffer.len()).then_some(read))
+        Ok((read == size).then_some(buffer))
     }
 
     fn open_backing(&self, inode: &Arc<Inode>, flags: OFlags) -> Result<Backing> {

@@ -76,7 +76,7 @@ impl Overlay {
         self.check_acl_name(name)?;
         let inode = self.inode(ino)?;
         check_unprotected(&inode)?;
-        let drops_setgid = name == acl::ACCESS && self.loses_setgid(&inode, caller)?;
+        let drops_setgid = name == acl::ACCESS && self.without_setgid(&inode, caller)?.is_some();
         let name = self.dialect.escape(name);
         if inode.state.read().upper.is_none() && !drops_setgid {
             // Fails before anything is copied up; of an object in the upper, an ACL that is not there can be removed.

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::*;
 use crate::image::tar::pax::Records;
 use crate::layer::work::WhiteoutStyle;
+use crate::sys::testing::root_or_skip;
 
 /// A tar stream, entry by entry.
 #[derive(Default)]
@@ -66,15 +67,6 @@ fn how() -> How {
 fn unpack_to(dir: &Path, stream: &[u8], how: How) -> Result<Unpacked, Failed> {
     let root = fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     unpack(&mut &stream[..], make_root(root.as_fd(), b"root").unwrap(), None, how)
-}
-
-/// Whether this process is root, who may give files away; else says on standard error what is not tested.
-fn root_or_skip(what: &str) -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("SKIPPED: {what} (needs root)");
-    }
-    is_root
 }
 
 /// Why the stream is refused; nothing may be made beside the layer.

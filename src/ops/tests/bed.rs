@@ -363,15 +363,6 @@ pub(super) fn us() -> Caller {
     }
 }
 
-/// Whether this process is root; else says on standard error what is not tested.
-pub(super) fn root_or_skip(what: &str) -> bool {
-    let root = us().uid == 0;
-    if !root {
-        eprintln!("SKIPPED: {what} (needs root)");
-    }
-    root
-}
-
 /// Makes what `words` say below `root`, in their order: `dir/`, `file=content`, `link->target`, `name==other` for a hard
 /// link to `other`, `name|` for a fifo, `name!` for a whiteout device, `name@attribute=value` for an extended attribute,
 /// `name%600` for permission bits.

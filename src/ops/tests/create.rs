@@ -6,11 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::OFlags;
 
 use super::Bed;
-use super::bed::{errno, get_xattr, root_or_skip, set_xattr, us};
+use super::bed::{errno, get_xattr, set_xattr, us};
 use crate::attr::Kind;
 use crate::error::Errno;
 use crate::inode::numbers::ROOT;
 use crate::overlay::Caller;
+use crate::sys::testing::root_or_skip;
 
 #[test]
 fn every_type_is_made_and_lasts() {

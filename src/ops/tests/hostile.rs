@@ -8,9 +8,10 @@ use std::process::Command;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
 use super::Bed;
-use super::bed::{build, errno, root_or_skip, set_xattr, us};
+use super::bed::{build, errno, set_xattr, us};
 use super::view;
 use crate::error::Errno;
+use crate::sys::testing::root_or_skip;
 
 #[test]
 fn symlinks_in_layers_are_not_followed_wherever_they_are() {

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use rustix::fs::RenameFlags;
 
 use super::Bed;
-use super::bed::root_or_skip;
 use super::view;
 use crate::inode::numbers::ROOT;
+use crate::sys::testing::root_or_skip;
 
 /// Changes everything that has one of `paths` in [`LAYERS`], moves it, and compares the numbers.
 fn numbers_stay(bed: Bed, paths: &[(&str, &str)]) {

@@ -3,10 +3,11 @@
 use std::fs;
 
 use super::Bed;
-use super::bed::{errno, root_or_skip, us};
+use super::bed::{errno, us};
 use crate::config::Config;
 use crate::error::Errno;
 use crate::overlay::Overlay;
+use crate::sys::testing::root_or_skip;
 
 /// The errno with which these layers are refused, and the message.
 fn refused(adapt: impl FnOnce(&mut Config, &std::path::Path)) -> (Errno, String) {

@@ -10,6 +10,7 @@ use super::bed::{errno, us};
 use crate::error::Errno;
 use crate::ops::SetAttr;
 use crate::overlay::Caller;
+use crate::sys::testing::root_or_skip;
 
 /// A process without privilege, that ends with this.
 struct Stranger(Option<Child>);
@@ -87,7 +88,7 @@ fn set_id_bits_fall_when_one_without_privilege_changes_the_content() {
 
 #[test]
 fn set_id_bits_stay_when_root_changes_the_content() {
-    if !super::bed::root_or_skip("set-id bits that root keeps") {
+    if !root_or_skip("set-id bits that root keeps") {
         return;
     }
     for (what, change) in CHANGES {

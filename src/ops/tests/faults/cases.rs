@@ -7,7 +7,8 @@ use crate::calls::failpoint::{Calls, Fault};
 use crate::error::Result;
 use crate::ops::SetAttr;
 use crate::ops::tests::Bed;
-use crate::ops::tests::bed::{root_or_skip, us};
+use crate::ops::tests::bed::us;
+use crate::sys::testing::root_or_skip;
 
 const TOP: &str =
     "f=data g=other l->f d/f=x d/sub/x=1 empty/ p| hard=h hard2==hard d/hard3==hard run=x run%4755 f@user.a=b";

@@ -167,3 +167,17 @@ fn the_errno_of_a_layer_reaches_the_caller() {
     }
     tree.remount();
 }
+
+/// So do locks that are taken out of order, at which debug builds panic.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_panic_of_the_daemon_fails_a_test_that_does_not_ask_for_it() {
+    plyfs_only!("the kernel's overlayfs is not to panic");
+    needs_root!();
+    let mut tree = setup().mount();
+    order(&tree, "panic-1");
+    assert_eq!(lstat(tree.path("removed/f1")).err(), Some(rustix::io::Errno::IO));
+    let unmounted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tree.unmount()));
+    let said = unmounted.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(said.contains("the daemon panicked"), "{said}");
+}

@@ -190,3 +190,19 @@ fn renaming_onto_another_name_of_the_same_file_does_nothing() {
     assert_eq!(errno(bed.rename_with("f", "g", RenameFlags::NOREPLACE)), Errno::EXIST);
     bed.check_lasting();
 }
+
+#[cfg(debug_assertions)]
+#[test]
+fn an_operation_that_takes_locks_out_of_order_panics_in_debug_builds() {
+    use crate::lock::{Mutex, rank};
+
+    let bed = Bed::new(&["f=x"]);
+    let leaf = Mutex::<(), { rank::LEAF }>::new(());
+    let held = leaf.lock();
+    let operation = std::panic::AssertUnwindSafe(|| bed.attr("f").map(drop));
+    let panic = std::panic::catch_unwind(operation).unwrap_err();
+    let said = panic.downcast_ref::<String>().unwrap();
+    assert!(said.starts_with("a lock of rank ") && said.ends_with(" is taken under one of rank 7"), "{said}");
+    drop(held);
+    assert_eq!(bed.read("f"), "x");
+}

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use rustix::mount::MountFlags;
 use rustix::process::geteuid;
 
 use crate::config::{MountOptions, Options};
@@ -30,6 +31,8 @@ use self::args::{Common, Helper, Mount, Program, Umount};
 const USAGE: u8 = 2;
 /// As what mount(8) calls the command.
 const HELPER: &str = "mount.fuse.plyfs";
+/// The name by which plyfs takes the place of that program.
+const DROP_IN: &str = "fuse-overlayfs";
 
 /// Does what the command line says. To be called first in the process.
 pub fn run() -> ExitCode {
@@ -66,7 +69,8 @@ pub fn run() -> ExitCode {
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
         _ => {
             let whole = program.map_or(rest, |_| args.as_slice());
-            parse::<Program>(whole).and_then(|args| mount(&args.common, from_program(&args)?, inherited))
+            let defaults = defaults_of(program.map_or(OsStr::new(""), OsString::as_os_str));
+            parse::<Program>(whole).and_then(|args| mount(&args.common, from_program(&args, defaults)?, inherited))
         }
     }
     .unwrap_or_else(|code| code)
@@ -96,8 +100,19 @@ fn parse<T: Parser>(args: &[OsString]) -> Result<T, ExitCode> {
 /// What the two ways of mounting come to: options and a mount point.
 type Wanted = (Options, PathBuf);
 
-fn from_program(args: &Program) -> Result<Wanted, ExitCode> {
-    let mut options = options(&args.common.options)?;
+/// What is asked for by the name of the program alone. Container engines mount for all users of a container, by
+/// `fuse-overlayfs`, which allows that without being told to. `suid` and `nodev` do not reach a mount program.
+fn defaults_of(program: &OsStr) -> Options {
+    let mut options = Options::default();
+    if Path::new(program).file_name() == Some(OsStr::new(DROP_IN)) && geteuid().is_root() {
+        options.mount.allow_other = true;
+        options.mount.flags -= MountFlags::NOSUID;
+    }
+    options
+}
+
+fn from_program(args: &Program, defaults: Options) -> Result<Wanted, ExitCode> {
+    let mut options = add(defaults, &args.common.options)?;
     if args.single {
         options.mount.readers = 1;
     }
@@ -133,7 +148,10 @@ fn from_flags(args: &Mount) -> Result<Wanted, ExitCode> {
 }
 
 fn options(lists: &[OsString]) -> Result<Options, ExitCode> {
-    let mut options = Options::default();
+    add(Options::default(), lists)
+}
+
+fn add(mut options: Options, lists: &[OsString]) -> Result<Options, ExitCode> {
     for list in lists {
         options.add(list).map_err(refuse)?;
     }

@@ -354,6 +354,27 @@ fn the_list_of_mounts_shows_what_was_asked_for() {
 }
 
 #[test]
+fn as_fuse_overlayfs_it_mounts_for_all_users_of_a_container() {
+    needs_root!();
+    let bed = Bed::new();
+    symlink(PLYFS, bed.path("fuse-overlayfs")).unwrap();
+    let shown = |options: &str| {
+        let output = Command::new(bed.path("fuse-overlayfs"))
+            .current_dir(bed.dir.path())
+            .args(["-o", &format!("lowerdir=a,upperdir=u,workdir=w{options}"), "m"])
+            .output()
+            .unwrap();
+        assert_eq!((said(&output).as_str(), output.status.code()), ("", Some(0)));
+        let entry = bed.entry().unwrap();
+        unmount(bed.path("m"), UnmountFlags::empty()).unwrap();
+        bed.assert_gone();
+        ["allow_other", "nosuid", "nodev"].map(|flag| entry.split([' ', ',']).any(|shown| shown == flag))
+    };
+    assert_eq!(shown(""), [true, false, true]);
+    assert_eq!(shown(",nosuid,dev"), [true, true, false]);
+}
+
+#[test]
 fn five_hundred_layers() {
     needs_root!();
     let bed = Bed::new();

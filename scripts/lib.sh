@@ -189,6 +189,28 @@ unmount_overlay() {
     fi
 }
 
+# The root filesystem of a minimal Debian, as a tar file that minimal_debian makes with debootstrap, once for all runs. It
+# prints why, where that fails.
+readonly DEBIAN_SUITE=bookworm
+readonly DEBIAN_TAR=$TARGET/images/$DEBIAN_SUITE.tar
+minimal_debian() {
+    [[ ! -s $DEBIAN_TAR ]] || return 0
+    mkdir -p "${DEBIAN_TAR%/*}"
+    if ! debootstrap --variant=minbase "$DEBIAN_SUITE" "$SCRATCH/debootstrap" >"$SCRATCH/debootstrap.log" 2>&1; then
+        tail -n 1 "$SCRATCH/debootstrap.log"
+        return 1
+    fi
+    tar --numeric-owner --xattrs -C "$SCRATCH/debootstrap" -cf "$DEBIAN_TAR.new" . && mv "$DEBIAN_TAR.new" "$DEBIAN_TAR"
+    rm -rf "$SCRATCH/debootstrap"
+}
+
+# seconds COMMAND... prints how long it takes.
+seconds() {
+    local start=$EPOCHREALTIME
+    "$@" >/dev/null 2>&1 || return
+    python3 -c "print('%.2f' % ($EPOCHREALTIME - $start))"
+}
+
 # A digest of everything a layer holds: names, kinds, modes, owners, sizes, times, xattrs, content.
 fingerprint() {
     (

@@ -14,7 +14,7 @@ use plyfs::image::unpack::{Failed, How, make_root, unpack};
 use plyfs::layer::marks::Dialect;
 use plyfs::layer::work::WhiteoutStyle;
 
-const LIMITS: Limits = Limits { layer_bytes: 1 << 20, entries: 64, layers: 8, document: 1 << 16 };
+const LIMITS: Limits = Limits { layer_bytes: 1 << 20, entries: 64, layers: 8, document: 1 << 16, paths: 4096 };
 const NAMES: [&str; 16] = [
     "a",
     "b",

@@ -32,9 +32,6 @@ pub struct Options {
     pub comment: Option<String>,
 }
 
-/// No more than there is in an upper: it is our own.
-const ANY: Limits = Limits { layer_bytes: u64::MAX / 2, entries: u64::MAX, layers: 500, document: 4 << 20 };
-
 /// Makes an image of `changed`, which lies over the layers of the config `base` and those of `layers`, lowest first.
 ///
 /// # Errors
@@ -48,7 +45,7 @@ pub fn commit(store: &Store, changed: &Changed, base: &Digest, layers: &[Digest]
     };
     let used = store.layers_of(layers)?;
     let config = store.config_bytes(base)?;
-    let how = How { form, limits: ANY, skip_devices: false, keep_all: false };
+    let how = How { form, limits: Limits::NONE, skip_devices: false, keep_all: false };
     let (mut input, output) = pipe()?;
     let latest = options.clamp.then_some(options.now);
     let (staging, unpacked) = thread::scope(|scope| {

@@ -13,7 +13,7 @@ use rustix::process::geteuid;
 
 use crate::config::Options;
 use crate::error::{Errno, Error, Result};
-use crate::image::container::{Container, Held};
+use crate::image::container::{Container, ContainerRef, Held};
 use crate::image::store::Store;
 use crate::image::store::image::Image;
 use crate::image::store::layer::LayerRef;
@@ -140,7 +140,7 @@ struct Prepared {
     is_new: bool,
 }
 
-fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
+fn prepare(wanted: &Wanted<'_>, options: Options) -> Result<Prepared> {
     let store = open(wanted.store)?;
     let what = wanted.what.to_str().unwrap_or_default();
     let (container, layers, is_new) = match store.container(what)? {
@@ -160,10 +160,28 @@ fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
             (store.make_container(wanted.name, &image, &layers, upper, ephemeral)?, layers, true)
         }
     };
+    let (name, upper) = (container.container.name.clone(), container.upper.clone());
+    prepare_mount(wanted, options, &store, container, layers, is_new).inspect_err(|_| {
+        if is_new {
+            forget(wanted.store, &name, Some(&upper));
+        }
+    })
+}
+
+fn prepare_mount(
+    wanted: &Wanted<'_>,
+    mut options: Options,
+    store: &Store,
+    container: ContainerRef,
+    layers: Vec<LayerRef>,
+    is_new: bool,
+) -> Result<Prepared> {
+    let what = wanted.what.to_string_lossy();
     let Container { name, image, config: id, layers: ids, ephemeral: is_ephemeral, .. } = container.container.clone();
     let config = store.config(&Image { name: image, config: id, layers: ids })?;
     if !geteuid().is_root() && layers.iter().any(|layer| layer.info.owners == Owners::Real) {
-        let reason = "its files belong to your subordinate ids: use plyfs run, or mount it as root of a user namespace";
+        let reason = "its files belong to your subordinate ids: use plyfs run, or mount it in a shell of \
+                      unshare --map-root-user --map-auto --mount";
         return Err(Error::new(Errno::PERM, "mount").on(format!("image {what}")).because(reason));
     }
     let lowers = stack(&layers);
@@ -178,7 +196,7 @@ fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
         options.config.read_only = true;
         options.add(OsStr::new("ro"))?;
     }
-    options.mount.source.get_or_insert_with(|| source(&store, &name));
+    options.mount.source.get_or_insert_with(|| source(store, &name));
     if geteuid().is_root() && !options.mount.allow_root {
         options.mount.allow_other = true;
     }
@@ -194,7 +212,7 @@ fn prepare(wanted: &Wanted<'_>, mut options: Options) -> Result<Prepared> {
         mount: options.mount,
         mountpoint,
         debug: false,
-        held: Held::new(&store, layers, container),
+        held: Held::new(store, layers, container),
         ends_with_caller: false,
     };
     Ok(Prepared { request, config, name, is_ephemeral, is_new })

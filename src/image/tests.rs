@@ -306,7 +306,14 @@ fn bombs_are_refused() {
     // Eight megabytes of zeros are some kilobytes.
     bed.image(&[Stream::default().file("zeros", &"\0".repeat(8 << 20)).end()]);
     bed.refuses("more than 1048576");
+    // What comes after the end of the archive counts as well.
+    bed.image(&[[Stream::default().file("f", "").end(), vec![0; 8 << 20]].concat()]);
+    bed.refuses("more than 1048576 bytes once decompressed");
     bed.limits.layer_bytes = 1 << 40;
+    bed.limits.paths = 10_000;
+    let dirs = (0..300).fold(Stream::default(), |stream, n| stream.dir(&format!("{}{n}", "d/".repeat(40)))).end();
+    bed.image(&[dirs]);
+    bed.refuses("directories whose paths have more than 10000 bytes");
     let many = (0..2000).fold(Stream::default(), |stream, n| stream.file(&format!("f{n}"), "")).end();
     bed.image(&[many]);
     bed.refuses("more than 1000 entries (--max-entries)");

@@ -28,6 +28,8 @@ use self::path::{Meaning, meaning, normalize};
 
 /// How much data is moved at once, in bytes.
 const BUFFER: usize = 1 << 18;
+/// Lines at most of what was left out.
+const NOTES: usize = 100;
 /// Attributes that are marks of an overlay, or of what stands in for owners; never taken from an image.
 const MARKS: [&[u8]; 4] = [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", OVERRIDE];
 
@@ -82,6 +84,7 @@ pub fn unpack(input: &mut dyn Read, root: OwnedFd, record: Option<File>, how: Ho
         ids: (geteuid().as_raw(), getegid().as_raw()),
         current: None,
         dirs: BTreeMap::new(),
+        paths: 0,
         has_root: false,
         buffer: vec![0; BUFFER],
         left_out: BTreeSet::new(),
@@ -130,6 +133,8 @@ struct Unpacker {
     /// The directories and their attributes, which are set in the end: what is made in them changes their times, and
     /// their modes may not let us.
     dirs: BTreeMap<Vec<u8>, Dir>,
+    /// Bytes of the paths of directories so far.
+    paths: usize,
     has_root: bool,
     buffer: Vec<u8>,
     left_out: BTreeSet<String>,
@@ -227,8 +232,27 @@ impl Unpacker {
             }
             result => result?,
         }
-        self.dirs.insert(path.to_vec(), self.dir_of(entry));
+        self.keep_dir(path, self.dir_of(entry))?;
         self.set_xattrs(at, entry)
+    }
+
+    /// Notes what the directory at `path` is to be in the end.
+    fn keep_dir(&mut self, path: &[u8], dir: Dir) -> Result<(), Reason> {
+        self.paths = self.paths.saturating_add(path.len());
+        if self.paths > self.how.limits.paths {
+            return Err(format!("directories whose paths have more than {} bytes", self.how.limits.paths));
+        }
+        self.dirs.insert(path.to_vec(), dir);
+        Ok(())
+    }
+
+    /// Notes that something of the image is left out, unless there are too many such things to tell.
+    fn leave_out(&mut self, what: String) {
+        if self.left_out.len() < NOTES {
+            self.left_out.insert(what);
+        } else if !self.left_out.contains(&what) {
+            self.left_out.insert("and more".into());
+        }
     }
 
     fn make_node(&mut self, at: At<'_>, path: &[u8], kind: Kind, entry: &Entry) -> Result<(), Stop> {
@@ -247,7 +271,7 @@ impl Unpacker {
         match self.retry(at, path, |at| fs::mknodat(at.dir(), at.name(), kind, mode, rdev)) {
             Err(_) if is_device && !self.may_make_devices(at) => {
                 if self.how.skip_devices {
-                    self.left_out.insert("device nodes".into());
+                    self.leave_out("device nodes".into());
                     return Ok(());
                 }
                 Err(Stop::Reason("a device node, which takes privilege to make (--skip-devices)".into()))
@@ -351,13 +375,13 @@ impl Unpacker {
         for (name, value) in &entry.xattrs {
             let shown = || name.escape_ascii().to_string();
             if MARKS.iter().any(|mark| name.starts_with(mark)) {
-                self.left_out.insert(format!("the attribute {}, which is a mark of an overlay", shown()));
+                self.leave_out(format!("the attribute {}, which is a mark of an overlay", shown()));
                 continue;
             }
             match at.set_xattr(name, value, XattrFlags::empty()) {
                 Ok(()) => {}
                 Err(Errno::PERM | Errno::OPNOTSUPP) if self.how.form.dialect == Dialect::User => {
-                    self.left_out.insert(format!("the attribute {}, which takes privilege to set", shown()));
+                    self.leave_out(format!("the attribute {}, which takes privilege to set", shown()));
                 }
                 Err(errno) => return Err(Stop::Reason(format!("the attribute {}: {errno}", shown()))),
             }
@@ -424,7 +448,7 @@ impl Unpacker {
         match fs::mkdirat(&dir, name, Mode::RWXU) {
             Ok(()) => {
                 let times = Timestamps { last_access: EPOCH, last_modification: EPOCH };
-                self.dirs.insert(path.to_vec(), Dir { mode: 0o755, ids: (0, 0), times });
+                self.keep_dir(path, Dir { mode: 0o755, ids: (0, 0), times })?;
                 if self.how.form.owners == Owners::Override {
                     At::new(&dir, name).set_xattr(OVERRIDE, b"0:0:0755", XattrFlags::empty())?;
                 }

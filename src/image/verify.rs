@@ -20,9 +20,6 @@ use super::unpack::beneath;
 use super::unpack::form::Owners;
 use super::unpack::path::{Meaning, meaning};
 
-/// As much as there is: it was checked when it was imported.
-const ANY: Limits = Limits { layer_bytes: u64::MAX / 2, entries: u64::MAX, layers: usize::MAX, document: u64::MAX };
-
 /// What is wrong with a layer, a line each; nothing if it is what it was.
 ///
 /// # Errors
@@ -48,7 +45,7 @@ pub fn layer(layer: &LayerRef) -> Result<Vec<String>> {
 }
 
 fn compare(input: impl std::io::Read, root: BorrowedFd<'_>, layer: &LayerRef) -> Result<Vec<String>, String> {
-    let mut reader = Reader::new(input, None, ANY);
+    let mut reader = Reader::new(input, None, Limits::NONE);
     // A later entry may be in the place of an earlier one.
     let mut wrong: BTreeMap<Vec<u8>, String> = BTreeMap::new();
     while let Some(entry) = reader.next_entry()? {

@@ -72,8 +72,13 @@ impl Bed {
     }
 
     pub(crate) fn plyfs<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        self.called(&self.program, args)
+    }
+
+    /// A program that is called as plyfs is.
+    pub(crate) fn called<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: &[S]) -> Command {
         let called_by = self.called_by.iter().map(OsString::as_os_str);
-        let words: Vec<_> = called_by.chain([self.program.as_os_str()]).collect();
+        let words: Vec<_> = called_by.chain([program.as_ref()]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         command.env("PLYFS_STORE", self.path("store")).env_remove("PLYFS_LOG").env_remove("SOURCE_DATE_EPOCH");

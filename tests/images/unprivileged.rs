@@ -53,7 +53,7 @@ impl Guest {
             "nsenter".to_owned(),
             format!("--target={}", keeper.id()),
             "--mount".to_owned(),
-            format!("--wd={}", bed.dir.path().display()),
+            format!("--wdns={}", bed.dir.path().display()),
             "setpriv".to_owned(),
             format!("--reuid={GUEST}"),
             format!("--regid={GUEST}"),
@@ -130,9 +130,9 @@ fn layer(bed: &Bed) -> PathBuf {
 fn clear(bed: &Bed, names: &[&str]) {
     bed.ok(&["image", "verify"]);
     bed.ok(&[&["image", "rm"], names].concat());
-    bed.ok(&["image", "gc"]);
+    let told = bed.ok(&["image", "gc"]);
     for list in ["layers", "staging", "containers", "blobs", "images"] {
-        assert_eq!(fs::read_dir(bed.path("store").join(list)).unwrap().count(), 0, "{list}");
+        assert_eq!(fs::read_dir(bed.path("store").join(list)).unwrap().count(), 0, "{list}: {told}");
     }
 }
 
@@ -164,7 +164,19 @@ fn files_belong_to_subordinate_ids() {
     bed.ok(&["image", "export", "changed", "oci:out:x"]);
     let again = root.ok(&["image", "import", &format!("oci:{}:x", bed.path("out").display()), "again"]);
     assert!(again.contains(&id), "{again}");
-    clear(bed, &["base", "changed", "work"]);
+    let said = bed.fails(&["mount", "base", "mnt"], 1);
+    assert!(said.ends_with("in a shell of unshare --map-root-user --map-auto --mount"), "{said}");
+    // There, the mount shows the image's users, and takes what they may do.
+    let script = "$0 mount --name other base mnt && ls -ln mnt/etc/shadow && echo x >mnt/srv/x && chown 33:50 mnt/srv/x && $0 umount mnt";
+    let mut shell = bed.called("unshare", &["--map-root-user", "--map-auto", "--mount", "sh", "-c", script]);
+    let output = shell.arg(&bed.program).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.split_whitespace().collect::<Vec<_>>().starts_with(&["-rw-r-----", "1", "0", "42"]), "{shown}");
+    assert_eq!(bed.ok(&["diff", "other"]), "C /srv\nA /srv/x\n");
+    let meta = fs::symlink_metadata(bed.path("store/containers/other/upper/srv/x")).unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (FIRST + 32, FIRST + 49));
+    clear(bed, &["base", "changed", "work", "other"]);
 }
 
 #[test]

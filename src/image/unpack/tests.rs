@@ -274,6 +274,14 @@ fn marks_of_overlays_are_not_taken_from_an_image() {
     assert_eq!(unpacked.notes.len(), 4);
     let root = files::File::open(dir.path().join("root")).unwrap();
     assert_eq!(At::new(&root, b"d").xattr_names().unwrap(), b"");
+    // However many there are, no more are told than anyone would read.
+    let many = (0..300).fold(Stream::default(), |stream, n| {
+        stream.pax(&[(&format!("SCHILY.xattr.user.overlay.{n}"), &b"x"[..])]).file(&format!("f{n}"), "")
+    });
+    let limits = Limits { entries: 1000, ..how().limits };
+    let dir = tempfile::tempdir().unwrap();
+    let unpacked = unpack_to(dir.path(), &many.end(), How { limits, ..how() }).unwrap();
+    assert_eq!((unpacked.notes.len(), unpacked.notes.contains(&"and more".to_owned())), (101, true));
 }
 
 #[test]

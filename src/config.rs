@@ -33,6 +33,8 @@ pub struct Config {
     pub redirect_dir: RedirectDir,
     /// A change of attributes copies no data, and such copies are followed to their data.
     pub metacopy: bool,
+    /// The upper belongs to its first lower layer, and the index to the upper.
+    pub index: bool,
     /// Neither `fsync` nor copy-up waits for the disk (`volatile`).
     pub volatile: bool,
     /// `fsync` by callers reaches the disk (`fsync=0` turns that off).
@@ -95,6 +97,7 @@ impl Default for Config {
             userxattr: None,
             redirect_dir: RedirectDir::default(),
             metacopy: false,
+            index: false,
             volatile: false,
             fsync: true,
             acl: true,

@@ -88,7 +88,11 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
     chdir("/").map_err(|errno| Failure::on("", Path::new("/"), errno))?;
 
     let signals = signals::take().map_err(|error| Failure::new(format!("cannot take signals: {error}")))?;
-    let (device, mounted) = kernel::mount(&mountpoint, &request.mount)?;
+    let mut options = request.mount.clone();
+    if overlay.is_read_only() {
+        options.flags |= MountFlags::RDONLY;
+    }
+    let (device, mounted) = kernel::mount(&mountpoint, &options)?;
     let mounted = Cleared(Arc::new(mounted));
     let watcher = request.mount.auto_unmount.then(|| Watcher::start(&mounted.0)).transpose()?;
     let session = Session::start(device, Arc::clone(&overlay), &settings(&request.mount))?;

@@ -103,7 +103,15 @@ impl Overlay {
         let wanted = config.userxattr.map(|user| if user { Dialect::User } else { Dialect::Trusted });
         let work = match (&upper, &config.work) {
             (Some(upper), Some(work)) if !config.read_only => {
-                Some(WorkDir::open(work, upper, wanted, config.whiteouts, config.volatile)?)
+                let bound_to = config.index.then_some(lowers.as_slice());
+                match WorkDir::open(work, upper, wanted, config.whiteouts, config.volatile, bound_to) {
+                    // As the kernel's overlayfs: what is there can be read all the same.
+                    Err(error) if matches!(error.errno(), Errno::NOSPC | Errno::DQUOT) => {
+                        log::warn!("{error}; nothing can be changed");
+                        None
+                    }
+                    opened => Some(opened?),
+                }
             }
             _ => None,
         };

@@ -318,7 +318,9 @@ impl Overlay {
             _ => return Err(below::lacks_data(name)),
         };
         // As the kernel's overlayfs with index=on: what lies there now is not what was copied up.
-        if source.is_some_and(|source| (source.dev, source.ino) != (found.attr.dev, found.attr.ino)) {
+        if self.config.index
+            && source.is_some_and(|source| (source.dev, source.ino) != (found.attr.dev, found.attr.ino))
+        {
             return Err(Error::new(Errno::STALE, "find the data of a metacopy"));
         }
         let extra = state.extra_mut();

@@ -166,8 +166,12 @@ impl Options {
             let written = [b"upperdir=", upper.as_os_str().as_bytes()].concat();
             return Err(refused(&written, "needs a workdir beside it"));
         }
-        if self.config.metacopy && self.config.redirect_dir != RedirectDir::On {
-            return Err(refused(b"metacopy=on", "needs redirect_dir=on"));
+        if self.config.metacopy {
+            match (self.config.redirect_dir, &self.config.upper) {
+                (RedirectDir::On, _) | (RedirectDir::Follow, None) => {}
+                (RedirectDir::Follow, Some(_)) => return Err(refused(b"metacopy=on", "needs redirect_dir=on")),
+                (RedirectDir::NoFollow, _) => return Err(refused(b"metacopy=on", "needs redirects to be followed")),
+            }
         }
         if self.config.metacopy && self.config.userxattr == Some(true) {
             return Err(refused(b"metacopy=on", "does not go with userxattr, whose marks any user may set"));

@@ -124,6 +124,12 @@ pub static OPTIONS: &[Spec] = &[
         "whether a change of attributes leaves the data where it is [off]",
     ),
     set(
+        &["index"],
+        "on|off",
+        |o, v| on_off(v).map(|on| o.config.index = on),
+        "whether the upper belongs to its first lower layer [off]",
+    ),
+    set(
         &["whiteouts"],
         "device|xattr|file",
         |o, v| {
@@ -346,7 +352,6 @@ pub static OPTIONS: &[Spec] = &[
         |_, v| word(v, &[("on", ()), ("off", ()), ("auto", ())], "not on, off or auto"),
         "nothing to do: inode numbers are always unique",
     ),
-    set(&["index"], "on|off", |_, v| on_off(v).map(drop), "nothing to do: hard links are always kept"),
     set(&["nfs_export"], "on|off", |_, v| if on_off(v)? { Err(UNSUPPORTED) } else { Ok(()) }, "on is not supported"),
     set(
         &["verity"],

@@ -188,8 +188,11 @@ fn what_belongs_together_is_checked() {
     assert_eq!(finish("ro").unwrap_err(), "read option lowerdir: needs at least one layer");
     assert_eq!(finish("lowerdir=/l,upperdir=/u").unwrap_err(), "read option upperdir=/u: needs a workdir beside it");
     for (list, line) in [
-        ("lowerdir=/l,metacopy=on,redirect_dir=off", "read option metacopy=on: needs redirect_dir=on"),
-        ("lowerdir=/l,metacopy=on,redirect_dir=nofollow", "read option metacopy=on: needs redirect_dir=on"),
+        (
+            "lowerdir=/l,upperdir=/u,workdir=/w,metacopy=on,redirect_dir=off",
+            "read option metacopy=on: needs redirect_dir=on",
+        ),
+        ("lowerdir=/l,metacopy=on,redirect_dir=nofollow", "read option metacopy=on: needs redirects to be followed"),
         (
             "lowerdir=/l,userxattr,metacopy=on",
             "read option metacopy=on: does not go with userxattr, whose marks any user may set",
@@ -197,6 +200,7 @@ fn what_belongs_together_is_checked() {
     ] {
         assert_eq!(finish(list).unwrap_err(), line);
     }
+    assert!(finish("lowerdir=/l,metacopy=on,redirect_dir=follow").is_ok());
     let lone = finish("lowerdir=/l,workdir=/w").unwrap();
     assert_eq!(lone.warnings, ["workdir=/w ignored, as there is no upperdir"]);
     assert_eq!(lone.config.work, None);

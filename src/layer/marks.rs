@@ -43,10 +43,12 @@ pub enum Mark {
     Nlink,
     /// `i` and `a`: immutable and append-only flags of the copied-up file.
     ProtAttr,
+    /// The file handle of the upper that an index belongs to.
+    Upper,
 }
 
 impl Mark {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Opaque,
         Self::Whiteout,
         Self::Redirect,
@@ -55,6 +57,7 @@ impl Mark {
         Self::Impure,
         Self::Nlink,
         Self::ProtAttr,
+        Self::Upper,
     ];
 
     const fn suffix(self) -> &'static [u8] {
@@ -67,6 +70,7 @@ impl Mark {
             Self::Impure => b"impure",
             Self::Nlink => b"nlink",
             Self::ProtAttr => b"protattr",
+            Self::Upper => b"upper",
         }
     }
 }
@@ -292,6 +296,7 @@ impl Marks {
                 self.append_only = value.contains(&b'a');
             }
             Mark::Whiteout => self.whiteout = true,
+            Mark::Upper => {}
         }
     }
 }
@@ -311,20 +316,21 @@ pub fn is_xattr_whiteout(at: At<'_>) -> Result<bool, Errno> {
         .any(|name| FOREIGN_PREFIXES.iter().any(|prefix| name.strip_prefix(*prefix) == Some(Mark::Whiteout.suffix()))))
 }
 
-/// The overlay's link count, from a mark like `U+1` (relative to the upper's count) or `L-1` (to the lower's).
+/// The overlay's link count, as [`counted_links`] or as good as can be.
 pub fn link_count(mark: Option<&[u8]>, upper: u32, lower: Option<u32>) -> u32 {
     // The index itself is one of the upper's links.
-    let fallback = upper.saturating_sub(1).max(1);
-    let parsed = mark.and_then(|mark| {
-        let (base, difference) = mark.split_first()?;
-        let base = match base {
-            b'U' => upper,
-            b'L' => lower?,
-            _ => return None,
-        };
-        base.checked_add_signed(std::str::from_utf8(difference).ok()?.parse().ok()?)
-    });
-    parsed.unwrap_or(fallback)
+    mark.and_then(|mark| counted_links(mark, upper, lower)).unwrap_or(upper.saturating_sub(1).max(1))
+}
+
+/// The link count that a mark like `U+1` (relative to the upper's count) or `L-1` (to the lower's) says.
+pub fn counted_links(mark: &[u8], upper: u32, lower: Option<u32>) -> Option<u32> {
+    let (base, difference) = mark.split_first()?;
+    let base = match base {
+        b'U' => upper,
+        b'L' => lower?,
+        _ => return None,
+    };
+    base.checked_add_signed(std::str::from_utf8(difference).ok()?.parse().ok()?)
 }
 
 #[cfg(test)]

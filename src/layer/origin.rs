@@ -23,6 +23,8 @@ const HEADER: usize = 21;
 const FLAG_BIG_ENDIAN: u8 = 1;
 /// The flag of an origin that can be read on any machine.
 const FLAG_ANY_ENDIAN: u8 = 2;
+/// The flag of the handle of an upper.
+const FLAG_UPPER: u8 = 4;
 /// Our own form of handle, for filesystems that have none: the inode number in 8 bytes.
 const KIND_INODE: u8 = 0xf1;
 
@@ -103,6 +105,20 @@ impl Origin {
         bytes
     }
 
+    /// The bytes of the mark by which an index names its upper.
+    pub fn encode_upper(&self) -> Vec<u8> {
+        let mut bytes = self.encode();
+        if let Some(flags) = bytes.get_mut(3) {
+            *flags |= FLAG_UPPER;
+        }
+        bytes
+    }
+
+    /// Whether it is a handle of the filesystem: some have none.
+    pub fn is_handle(&self) -> bool {
+        self.handle.kind != i32::from(KIND_INODE)
+    }
+
     /// Reads a mark; `None` for what is no origin, or one of another machine.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let [VERSION, MAGIC, len, flags, kind, rest @ ..] = bytes else { return None };
@@ -123,6 +139,16 @@ impl Origin {
             write!(name, "{byte:02x}").unwrap_or_default();
         }
         name.into_bytes()
+    }
+
+    /// The bytes of the mark that an entry of the index is named by.
+    pub fn of_index_name(name: &[u8]) -> Option<Vec<u8>> {
+        let digit = |digit: &u8| char::from(*digit).to_digit(16);
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => u8::try_from(digit(high)?.checked_mul(16)?.checked_add(digit(low)?)?).ok(),
+            _ => None,
+        };
+        name.chunks(2).map(byte).collect()
     }
 
     /// The inode, if it is still there in one of `layers`.
@@ -191,6 +217,11 @@ mod tests {
         assert_eq!(bytes[..5], [0, 0xfb, 29, 0, 1]);
         assert_eq!(Origin::decode(&bytes), Some(origin.clone()));
         assert!(origin.index_name().starts_with(b"00fb1d0001303132"));
+        assert_eq!(Origin::of_index_name(&origin.index_name()), Some(bytes.clone()));
+        for name in [&b"0"[..], b"0x", b"#1"] {
+            assert_eq!(Origin::of_index_name(name), None, "{name:?}");
+        }
+        assert_eq!(origin.encode_upper()[..5], [0, 0xfb, 29, 4, 1]);
         assert_eq!(origin.index_name().len(), bytes.len() * 2);
     }
 

@@ -3,6 +3,7 @@
 //! Laid out as the kernel does: `WORKDIR/work` for what is being made, `WORKDIR/index` for lower hard links.
 
 mod clean;
+mod index;
 mod whiteout;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,10 +50,11 @@ impl WorkDir {
     /// Takes `path` as the work directory of `upper` and empties it.
     ///
     /// Marks are written in `dialect`, or in the one that the filesystem and our privilege allow. Whiteouts are made in
-    /// `style`, or in the first that the filesystem allows.
+    /// `style`, or in the first that the filesystem allows. With `bound_to`, the lower layers, the upper and the index are
+    /// bound to them and to each other.
     ///
     /// # Errors
-    /// `EBUSY` while another mount uses either directory, `EXDEV` when they cannot be renamed between, `EINVAL` after
+    /// `ESTALE` for an upper, an index and lower layers that do not belong together, `EBUSY` while another mount uses either directory, `EXDEV` when they cannot be renamed between, `EINVAL` after
     /// an unclean end of a volatile mount, `EOPNOTSUPP` where no extended attributes can be set.
     pub fn open(
         path: &Path,
@@ -60,6 +62,7 @@ impl WorkDir {
         dialect: Option<Dialect>,
         style: Option<WhiteoutStyle>,
         volatile: bool,
+        bound_to: Option<&[Layer]>,
     ) -> Result<Self> {
         let named = |operation| move |errno| Error::new(errno, operation).on(subject("workdir", path));
         let base = open_dir(CWD, path).map_err(named("open"))?;
@@ -81,6 +84,9 @@ impl WorkDir {
                 "its filesystem takes no extended attributes for whiteouts and opaque directories (try userxattr)",
             )
         })?;
+        if let Some(lowers) = bound_to {
+            index::bind(&index, upper, lowers, dialect)?;
+        }
         if volatile {
             let incompat = make_dir(work.as_fd(), b"incompat").map_err(named("make incompat in"))?;
             let volatile = make_dir(incompat.as_fd(), b"volatile").map_err(named("make incompat in"))?;

@@ -185,10 +185,15 @@ impl Setup {
     }
 
     /// Puts the upper and the work directory onto a filesystem of their own: a tmpfs of `size` bytes.
-    pub fn small_upper(mut self, size: u64) -> Self {
+    pub fn small_upper(self, size: u64) -> Self {
+        self.upper_on_tmpfs(&format!("size={size}"))
+    }
+
+    /// Puts the upper and the work directory onto a tmpfs of their own with these options.
+    pub fn upper_on_tmpfs(mut self, options: &str) -> Self {
         let dir = self.path("small");
         fs::create_dir(&dir).unwrap();
-        self.mounts.tmpfs(dir.clone(), &format!("size={size},mode=755"));
+        self.mounts.tmpfs(dir.clone(), &format!("mode=755,{options}"));
         self.upper_in(dir)
     }
 
@@ -393,6 +398,11 @@ impl Mounted {
     pub fn set_options(&mut self, options: &'static str) {
         self.setup.kernel_options = options;
         self.setup.options = vec![options.to_owned()];
+    }
+
+    /// Has the next mount be of these lower layers.
+    pub fn set_lower_list(&mut self, list: impl Into<OsString>) {
+        self.setup.lower_list = Some(list.into());
     }
 
     /// Has the next mount be by `backend`.

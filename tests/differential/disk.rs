@@ -13,9 +13,6 @@ use super::case::Bytes;
 use super::common::{Mounted, xattrs};
 use super::shown::{LONG_AGO, is_whiteout};
 
-/// The marks by which the kernel's overlayfs binds an upper and an index to each other and to the lower layers.
-const BINDING: [&str; 3] = [".overlay.origin", ".overlay.uuid", ".overlay.upper"];
-
 /// Text by path.
 pub type Disk = BTreeMap<Bytes, String>;
 
@@ -52,6 +49,7 @@ impl Lowers {
 pub fn disk(mounted: &Mounted, lowers: usize, file_times_differ: bool) -> Disk {
     let lowers = Lowers::of(mounted, lowers);
     let mut disk = Disk::new();
+    let upper = [Layer::open_upper(&mounted.upper("")).unwrap()];
     for (label, root) in [("upper", mounted.upper("")), ("index", mounted.beside("work/index"))] {
         // `work` may be a symlink.
         let Ok(root) = fs::canonicalize(root) else { continue };
@@ -67,7 +65,11 @@ pub fn disk(mounted: &Mounted, lowers: usize, file_times_differ: bool) -> Disk {
                 }
                 _ => [label.as_bytes(), b"/", relative].concat(),
             };
-            disk.insert(Bytes(key), describe(path, meta, &lowers, relative.is_empty(), file_times_differ));
+            if label == "index" && relative.is_empty() && xattrs(path).is_empty() {
+                // It is there without being used.
+                return;
+            }
+            disk.insert(Bytes(key), describe(path, meta, &lowers, &upper, file_times_differ));
         });
     }
     disk
@@ -91,7 +93,7 @@ fn each_below(root: &Path, found: &mut impl FnMut(&Path, &fs::Metadata)) {
     }
 }
 
-fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, is_root: bool, file_times_differ: bool) -> String {
+fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, upper: &[Layer], file_times_differ: bool) -> String {
     if is_whiteout(path) {
         return "whiteout".to_owned();
     }
@@ -106,16 +108,20 @@ fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, is_root: bool, fi
         text += &format!(", modified {}", meta.mtime());
     }
     for (name, value) in xattrs(path) {
-        // [SEMANTICS: An upper is not bound to its lower layers.]
-        if is_root && BINDING.iter().any(|binding| name.ends_with(binding)) {
+        // [SEMANTICS: An upper gets no UUID.]
+        if name.ends_with(".overlay.uuid") {
             continue;
         }
         // [SEMANTICS: A directory that was marked impure stays so.]
         if name.ends_with(".overlay.impure") && !has_copies(path) {
             continue;
         }
-        let value =
-            if name.ends_with(".overlay.origin") { lowers.name(&value) } else { value.escape_ascii().to_string() };
+        let is_this_upper = || Origin::decode(&value).and_then(|origin| origin.find(upper)).map(|found| found.ino);
+        let value = match name.rsplit('.').next() {
+            Some("origin") if name.ends_with(".overlay.origin") => lowers.name(&value),
+            Some("upper") if is_this_upper() == Some(upper[0].attr.ino) => "this upper".to_owned(),
+            _ => value.escape_ascii().to_string(),
+        };
         text += &format!(", {name}={value}");
     }
     text

@@ -23,7 +23,7 @@ pub struct World {
 }
 
 /// By the first word of a world; the default is the empty one.
-const WORLDS: [(&str, World); 9] = [
+const WORLDS: [(&str, World); 10] = [
     ("", both("redirect_dir=on,index=on,xino=auto")),
     ("metacopy", World { has_metacopy: true, ..both("redirect_dir=on,index=on,xino=auto,metacopy=on") }),
     // The kernel's overlayfs neither writes redirects with userxattr nor follows them.
@@ -31,9 +31,13 @@ const WORLDS: [(&str, World); 9] = [
     ("xino", both("redirect_dir=on,index=on,xino=on")),
     ("off", both("redirect_dir=off,index=on,xino=auto")),
     ("volatile", World { is_volatile: true, ..both("redirect_dir=on,index=on,xino=auto,volatile") }),
-    ("writeback", World { plyfs: "writeback=1", gathers_writes: true, ..both("redirect_dir=on,index=on,xino=auto") }),
-    ("threads", World { plyfs: "threads=4", ..both("redirect_dir=on,index=on,xino=auto") }),
-    ("daemon", World { plyfs: "passthrough=0,writeback=0", ..both("redirect_dir=on,index=on,xino=auto") }),
+    (
+        "writeback",
+        World { plyfs: "index=on,writeback=1", gathers_writes: true, ..both("redirect_dir=on,index=on,xino=auto") },
+    ),
+    ("threads", World { plyfs: "index=on,threads=4", ..both("redirect_dir=on,index=on,xino=auto") }),
+    ("unindexed", both("redirect_dir=on,index=off,xino=auto")),
+    ("daemon", World { plyfs: "index=on,passthrough=0,writeback=0", ..both("redirect_dir=on,index=on,xino=auto") }),
 ];
 
 const fn both(options: &'static str) -> World {

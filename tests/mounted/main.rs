@@ -33,6 +33,7 @@ mod endings;
 mod filesystems;
 mod flags;
 mod fsync;
+mod index;
 mod inode;
 mod io;
 mod kills;

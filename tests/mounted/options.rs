@@ -124,3 +124,71 @@ fn volatile_mounts_are_marked_for_the_next() {
     // Whoever takes the mark away vouches for the upper.
     std::fs::remove_dir_all(tree.beside("work/work/incompat")).unwrap();
 }
+
+#[test]
+fn options_are_taken_together_or_refused_as_by_the_kernel() {
+    needs_root!();
+    let is_kernel = Backend::chosen() == Backend::Kernel;
+    for metacopy in ["", "metacopy=on,", "metacopy=off,"] {
+        for redirect in ["", "redirect_dir=on,", "redirect_dir=follow,", "redirect_dir=off,", "redirect_dir=nofollow,"]
+        {
+            for more in ["xino=auto", "index=on,xino=on", "index=off,xino=off", "index=on,volatile"] {
+                for is_writable in [true, false] {
+                    let options = format!("{metacopy}{redirect}{more}");
+                    let setup = setup(&[]).lower(|l| l.dir("second")).both(Box::leak(options.clone().into_boxed_str()));
+                    let setup = if is_writable { setup } else { setup.read_only() };
+                    let mut tree = setup.prepare(Backend::chosen());
+                    let is_on = metacopy == "metacopy=on,";
+                    let follows = redirect == "redirect_dir=follow," || redirect == "redirect_dir=off,";
+                    let is_refused = is_on && (redirect == "redirect_dir=nofollow," || (follows && is_writable));
+                    assert_eq!(tree.try_mount().is_err(), is_refused, "{options}, writable: {is_writable}");
+                    if is_refused || !is_writable {
+                        continue;
+                    }
+                    // Without a word, the kernel's overlayfs here writes redirects only where metacopy needs them.
+                    let renames = redirect == "redirect_dir=on," || (redirect.is_empty() && (is_on || !is_kernel));
+                    let renamed = rustix::fs::rename(tree.path("d"), tree.path("e"));
+                    assert_eq!(renamed, if renames { Ok(()) } else { Err(Errno::XDEV) }, "{options}");
+                    rustix::fs::chmod(tree.path("f"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+                    let mark = xattr(&tree.upper("f"), "trusted.overlay.metacopy");
+                    assert_eq!(mark.is_ok(), is_on, "{options}");
+                    if more.ends_with("volatile") {
+                        tree.unmount_dirty();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_refused() {
+    needs_root!();
+    let is_refused = |options| {
+        let mut tree = setup(&[]).both(options).prepare(Backend::chosen());
+        tree.try_mount().is_err()
+    };
+    for options in ["nfs_export=on,metacopy=on", "nfs_export=on,index=off"] {
+        assert!(is_refused(options), "{options}");
+    }
+    let is_plyfs = Backend::chosen() == Backend::Plyfs;
+    for options in ["nfs_export=on", "nfs_export=on,index=on", "verity=require"] {
+        assert_eq!(is_refused(options), is_plyfs, "{options}");
+    }
+}
+
+#[test]
+fn upper_without_space_for_a_work_directory_is_mounted_read_only() {
+    needs_root!();
+    let setup = Setup::new().lower(|l| l.file("f", "content")).upper_on_tmpfs("nr_inodes=4");
+    std::fs::write(setup.path("small/last"), "").unwrap();
+    let mut tree = setup.prepare(Backend::chosen());
+    for options in ["redirect_dir=on", "redirect_dir=on,index=on", "volatile"] {
+        tree.set_options(options);
+        tree.mount();
+        assert_eq!(tree.read("f"), "content", "{options}");
+        assert_eq!(open(tree.path("f"), OFlags::WRONLY).err(), Some(Errno::ROFS), "{options}");
+        assert_eq!(errno(std::fs::write(tree.path("new"), "")), Errno::ROFS, "{options}");
+        tree.unmount();
+    }
+}

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::case::{Bytes, Case, LONGEST, Operation};
 use super::common::{Mounted, lstat};
+use super::disk::OnDisk;
 use super::held::{Held, SLOTS};
 use super::perform::{Outcome, owner};
 use super::shown::{Kind, Shown};
@@ -107,6 +108,18 @@ impl Allowed {
         let seeks = matches!(operation.kind.as_str(), "seek" | "hold-seek");
         let is_one = matches!((kernel, plyfs), (Ok(_), Err(Errno::NXIO)) | (Err(Errno::NXIO), Ok(_)));
         self.has_sparse && seeks && is_one
+    }
+
+    /// Whether what is on disk differs as the copies of hard links do that went to other names: one of them is not there, or
+    /// has another number of links; so are the directories that hold them.
+    pub fn is_alias(&self, kernel: Option<&OnDisk>, plyfs: Option<&OnDisk>) -> bool {
+        let may_be_one = |entry: &OnDisk| entry.is_linked || entry.is_dir;
+        self.aliases
+            && match (kernel, plyfs) {
+                (Some(kernel), Some(plyfs)) if kernel.is_dir && plyfs.is_dir => kernel.lasting == plyfs.lasting,
+                (Some(kernel), Some(plyfs)) => kernel.is_linked && plyfs.is_linked,
+                (kernel, plyfs) => kernel.or(plyfs).is_some_and(may_be_one),
+            }
     }
 
     /// Whether the times of what has a number are to be the same on both.

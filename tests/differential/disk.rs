@@ -13,8 +13,20 @@ use super::case::Bytes;
 use super::common::{Mounted, xattrs};
 use super::shown::{LONG_AGO, is_whiteout};
 
-/// Text by path.
-pub type Disk = BTreeMap<Bytes, String>;
+/// What is there, by path.
+pub type Disk = BTreeMap<Bytes, OnDisk>;
+
+/// An entry of the upper or the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnDisk {
+    /// What of it does not depend on what lies in it.
+    pub lasting: String,
+    /// The rest.
+    rest: String,
+    pub is_dir: bool,
+    /// It has, or had below, more than one name.
+    pub is_linked: bool,
+}
 
 /// What names a lower inode, in origin marks and in the index.
 struct Lowers {
@@ -93,10 +105,13 @@ fn each_below(root: &Path, found: &mut impl FnMut(&Path, &fs::Metadata)) {
     }
 }
 
-fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, upper: &[Layer], file_times_differ: bool) -> String {
+fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, upper: &[Layer], file_times_differ: bool) -> OnDisk {
+    let is_dir = meta.is_dir();
+    let mut rest = String::new();
     if is_whiteout(path) {
-        return "whiteout".to_owned();
+        return OnDisk { lasting: "whiteout".to_owned(), rest, is_dir, is_linked: false };
     }
+    let mut is_linked = !is_dir && meta.nlink() > 1;
     let mut text = format!("mode {:o}, owner {}:{}", meta.mode(), meta.uid(), meta.gid());
     if !meta.is_dir() {
         text += &format!(", {} links, {} bytes", meta.nlink(), meta.size());
@@ -105,7 +120,7 @@ fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, upper: &[Layer], 
         text += ", no data";
     }
     if meta.mtime() < LONG_AGO && !(meta.is_file() && file_times_differ) {
-        text += &format!(", modified {}", meta.mtime());
+        rest += &format!(", modified {}", meta.mtime());
     }
     for (name, value) in xattrs(path) {
         // [SEMANTICS: An upper gets no UUID.]
@@ -122,9 +137,10 @@ fn describe(path: &Path, meta: &fs::Metadata, lowers: &Lowers, upper: &[Layer], 
             Some("upper") if is_this_upper() == Some(upper[0].attr.ino) => "this upper".to_owned(),
             _ => value.escape_ascii().to_string(),
         };
-        text += &format!(", {name}={value}");
+        is_linked |= name.ends_with(".overlay.nlink");
+        *if name.ends_with(".overlay.impure") { &mut rest } else { &mut text } += &format!(", {name}={value}");
     }
-    text
+    OnDisk { lasting: text, rest, is_dir, is_linked }
 }
 
 /// Whether an entry of a directory says where it was copied from.

@@ -120,6 +120,7 @@ done = open(sys.argv[2]).read().count("done") * 20
 print(*db.execute("pragma integrity_check").fetchone(), done <= rows <= done + 40 * int(sys.argv[3]), rows % 20)
 END
     for mode in delete wal; do
+        : >/srv/done.$mode
         python3 -c "import sqlite3
 db = sqlite3.connect(\"/srv/$mode\")
 print(*db.execute(\"pragma journal_mode=$mode\").fetchone())

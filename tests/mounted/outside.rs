@@ -194,13 +194,13 @@ fn disturb(dir: &Path, read: &mut Vec<u8>) {
         let _ = fs::read_link(&path);
         let mut names = [0; 1024];
         let _ = rustix::fs::llistxattr(&path, &mut names);
-        if meta.is_file() {
-            if let Ok(file) = open(&path, OFlags::RDWR | OFlags::NOFOLLOW) {
-                let mut content = vec![0; 4096];
-                let len = file.read_at(&mut content, 0).unwrap_or(0);
-                read.extend(&content[..len]);
-                let _ = file.write_at(b"changed", 3);
-            }
+        if meta.is_file()
+            && let Ok(file) = open(&path, OFlags::RDWR | OFlags::NOFOLLOW)
+        {
+            let mut content = vec![0; 4096];
+            let len = file.read_at(&mut content, 0).unwrap_or(0);
+            read.extend(&content[..len]);
+            let _ = file.write_at(b"changed", 3);
         }
         let _ = rustix::fs::lsetxattr(&path, "user.new", b"x", XattrFlags::empty());
         let _ = rustix::fs::chownat(CWD, &path, None, None, AtFlags::SYMLINK_NOFOLLOW);

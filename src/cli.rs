@@ -106,7 +106,7 @@ fn defaults_of(program: &OsStr) -> Options {
     let mut options = Options::default();
     if Path::new(program).file_name() == Some(OsStr::new(DROP_IN)) && geteuid().is_root() {
         options.mount.allow_other = true;
-        options.mount.flags -= MountFlags::NOSUID;
+        options.mount.flags.remove(MountFlags::NOSUID);
     }
     options
 }

@@ -8,9 +8,16 @@ pub const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The attribute of the ACL that new files in a directory get.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 
+/// Whether `name` is that of an ACL.
+pub fn is_acl(name: &[u8]) -> bool {
+    name == ACCESS || name == DEFAULT
+}
+
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
 const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
@@ -37,6 +44,59 @@ pub fn inherit(parent: Option<&[u8]>, mode: u32, umask: u32, is_dir: bool) -> In
     }
 }
 
+/// The mode of a file with mode `mode` that is given the access ACL `acl`, and whether the three classes of the mode say it
+/// all; `None` for what is no ACL.
+pub fn mode_with(acl: &[u8], mode: u32) -> Option<(u32, bool)> {
+    let (_, given, minimal) = mask_entries(acl, 0o777)?;
+    Some((mode & !0o777 | given & 0o777, minimal))
+}
+
+/// What becomes of an access ACL when the mode is set to `mode`; `None` for what is no ACL.
+pub fn with_mode(acl: &[u8], mode: u32) -> Option<Vec<u8>> {
+    let (full, ..) = mask_entries(acl, 0o777)?;
+    let entries = full.strip_prefix(&VERSION)?;
+    let (entries, _) = entries.as_chunks::<8>();
+    let has_mask = entries.iter().any(|entry| tag(entry) == MASK);
+    let mut result = VERSION.to_vec();
+    for entry in entries {
+        let [tag_low, tag_high, perm_low, perm_high, id @ ..] = *entry;
+        let bits = shift(tag(entry), has_mask).map(|shift| ((mode >> shift) as u16 & 0o7).to_le_bytes());
+        let [perm_low, perm_high] = bits.unwrap_or([perm_low, perm_high]);
+        result.extend_from_slice(&[tag_low, tag_high, perm_low, perm_high]);
+        result.extend_from_slice(&id);
+    }
+    Some(result)
+}
+
+/// The ACL with other users and groups; `None` for what is no ACL, or names one that there is not.
+pub fn map_ids(acl: &[u8], uid: impl Fn(u32) -> Option<u32>, gid: impl Fn(u32) -> Option<u32>) -> Option<Vec<u8>> {
+    let (entries, []) = acl.strip_prefix(&VERSION)?.as_chunks::<8>() else { return None };
+    let mut result = VERSION.to_vec();
+    for entry in entries {
+        let [tag_low, tag_high, perm_low, perm_high, id @ ..] = *entry;
+        let id = match tag(entry) {
+            USER => uid(u32::from_le_bytes(id))?.to_le_bytes(),
+            GROUP => gid(u32::from_le_bytes(id))?.to_le_bytes(),
+            _ => id,
+        };
+        result.extend_from_slice(&[tag_low, tag_high, perm_low, perm_high]);
+        result.extend_from_slice(&id);
+    }
+    Some(result)
+}
+
+/// Where the permissions of an entry are in the mode. Where there is a mask, the group class of the mode is the mask, and the
+/// owning group's entry is left alone.
+const fn shift(tag: u16, has_mask: bool) -> Option<u32> {
+    match tag {
+        USER_OBJ => Some(6),
+        GROUP_OBJ if !has_mask => Some(3),
+        MASK => Some(3),
+        OTHER => Some(0),
+        _ => None,
+    }
+}
+
 /// Takes from a default ACL what `mode` does not grant: the new access ACL, the new mode, and whether the three classes
 /// of the mode say it all.
 fn mask_entries(acl: &[u8], mode: u32) -> Option<(Vec<u8>, u32, bool)> {
@@ -47,14 +107,7 @@ fn mask_entries(acl: &[u8], mode: u32) -> Option<(Vec<u8>, u32, bool)> {
     let mut new_mode = mode & !0o777;
     let mut minimal = true;
     for entry in entries {
-        // Where there is a mask, the group class of the mode is the mask, and the owning group's entry is left alone.
-        let shift = match tag(entry) {
-            USER_OBJ => Some(6),
-            GROUP_OBJ if !has_mask => Some(3),
-            MASK => Some(3),
-            OTHER => Some(0),
-            _ => None,
-        };
+        let shift = shift(tag(entry), has_mask);
         minimal &= matches!(tag(entry), USER_OBJ | GROUP_OBJ | OTHER);
         let [tag_low, tag_high, perm_low, perm_high, id @ ..] = *entry;
         let mut perm = u16::from_le_bytes([perm_low, perm_high]);
@@ -77,8 +130,6 @@ fn tag(entry: &[u8; 8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const USER: u16 = 0x02;
 
     fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
         let mut bytes = VERSION.to_vec();
@@ -130,5 +181,29 @@ mod tests {
             ]))
         );
         assert_eq!(file.default, None);
+    }
+
+    #[test]
+    fn a_mode_and_an_acl_say_the_same() {
+        let full = acl(&[
+            (USER_OBJ, 7, NOBODY),
+            (USER, 6, 1000),
+            (GROUP_OBJ, 4, NOBODY),
+            (MASK, 5, NOBODY),
+            (OTHER, 1, NOBODY),
+        ]);
+        assert_eq!(mode_with(&full, 0o4000), Some((0o4751, false)));
+        let changed = with_mode(&full, 0o2620).unwrap();
+        let entries =
+            [(USER_OBJ, 6, NOBODY), (USER, 6, 1000), (GROUP_OBJ, 4, NOBODY), (MASK, 2, NOBODY), (OTHER, 0, NOBODY)];
+        assert_eq!(changed, acl(&entries));
+        assert_eq!(mode_with(&changed, 0), Some((0o620, false)));
+        let minimal = acl(&[(USER_OBJ, 6, NOBODY), (GROUP_OBJ, 4, NOBODY), (OTHER, 0, NOBODY)]);
+        assert_eq!(mode_with(&minimal, 0o1777), Some((0o1640, true)));
+        assert_eq!(
+            with_mode(&minimal, 0o751),
+            Some(acl(&[(USER_OBJ, 7, NOBODY), (GROUP_OBJ, 5, NOBODY), (OTHER, 1, NOBODY)]))
+        );
+        assert_eq!((mode_with(b"", 0), with_mode(b"\x02\0\0\0abc", 0)), (None, None));
     }
 }

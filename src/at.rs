@@ -2,6 +2,12 @@
 //!
 //! One component and `O_NOFOLLOW` keep every access inside the layer, whatever symlinks it holds. Calls that Linux
 //! offers for paths only go through `/proc/self/fd/N/NAME`.
+//!
+//! In a layer that keeps owners aside ([`override_stat`]), it is shown and changed as what is kept says.
+//!
+//! [`override_stat`]: crate::override_stat
+
+mod kept;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use crate::attr::Attr;
 use crate::calls;
 use crate::error::Errno;
+use crate::override_stat::Key;
 
 /// The largest value and the largest list of names that Linux allows, in bytes.
 const XATTR_MAX: usize = 65_536;
@@ -20,17 +27,33 @@ const XATTR_MAX: usize = 65_536;
 pub struct At<'a> {
     dir: BorrowedFd<'a>,
     name: &'a [u8],
+    key: Option<Key>,
 }
 
 impl<'a> At<'a> {
     /// The entry `name` of the directory `dir`.
     pub fn new(dir: &'a impl AsFd, name: &'a [u8]) -> Self {
-        Self { dir: dir.as_fd(), name }
+        Self { dir: dir.as_fd(), name, key: None }
     }
 
     /// The object that `fd` is open on.
     pub fn fd(fd: &'a impl AsFd) -> Self {
-        Self { dir: fd.as_fd(), name: b"" }
+        Self { dir: fd.as_fd(), name: b"", key: None }
+    }
+
+    /// The same object, in a layer that keeps owners by `key`.
+    pub const fn keeping(self, key: Option<Key>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// The same object as its filesystem has it, whatever is kept aside.
+    pub const fn plain(self) -> Self {
+        self.keeping(None)
+    }
+
+    /// Whether its layer keeps owners aside.
+    pub const fn keeps(&self) -> bool {
+        self.key.is_some()
     }
 
     /// The directory descriptor.
@@ -59,9 +82,13 @@ impl<'a> At<'a> {
     /// The object's attributes in its layer.
     ///
     /// # Errors
-    /// Those of statx(2); `ENOENT` where there is none.
+    /// Those of statx(2); `ENOENT` where there is none; `EIO` for owners that are kept, but make no sense.
     pub fn attr(&self) -> Result<Attr, Errno> {
-        Ok(calls::statx(self.dir, self.name, self.flags())?.into())
+        let attr = calls::statx(self.dir, self.name, self.flags())?.into();
+        match self.key {
+            None => Ok(attr),
+            Some(key) => self.kept_attr(key, attr),
+        }
     }
 
     /// The object's attributes, or `None` where there is no such name.
@@ -114,6 +141,9 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of chmod(2).
     pub fn chmod(&self, mode: u32) -> Result<(), Errno> {
+        if let Some(key) = self.key {
+            return self.keep_mode(key, mode);
+        }
         calls::chmod(self.proc_path(), Mode::from_raw_mode(mode & 0o7777))
     }
 
@@ -122,6 +152,9 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of fchownat(2).
     pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        if let Some(key) = self.key {
+            return self.keep_owner(key, uid, gid);
+        }
         calls::chownat(self.dir, self.name, uid.map(Uid::from_raw), gid.map(Gid::from_raw), self.flags())
     }
 
@@ -154,6 +187,9 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of lgetxattr(2).
     pub fn xattr_strict(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        if let Some(key) = self.key {
+            return self.kept_xattr(key, name);
+        }
         retry_with_room(256, |buf| {
             if self.name.is_empty() {
                 return calls::getxattr(self.proc_path(), name, buf);
@@ -168,6 +204,9 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of llistxattr(2), without `EOPNOTSUPP`.
     pub fn xattr_names(&self) -> Result<Vec<u8>, Errno> {
+        if let Some(key) = self.key {
+            return self.kept_xattr_names(key);
+        }
         let list = retry_with_room(512, |buf| {
             if self.name.is_empty() {
                 return calls::listxattr(self.proc_path(), buf);
@@ -186,6 +225,9 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of lsetxattr(2).
     pub fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
+        if let Some(key) = self.key {
+            return self.keep_xattr(key, name, value, flags);
+        }
         let path = self.proc_path();
         if self.name.is_empty() {
             calls::setxattr(&path, name, value, flags)
@@ -199,6 +241,9 @@ impl<'a> At<'a> {
     /// # Errors
     /// Those of lremovexattr(2).
     pub fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
+        if let Some(key) = self.key {
+            return self.remove_kept_xattr(key, name);
+        }
         let path = self.proc_path();
         if self.name.is_empty() { calls::removexattr(&path, name) } else { calls::lremovexattr(&path, name) }
     }
@@ -232,6 +277,6 @@ fn retry_with_room(first: usize, read: impl Fn(&mut [u8]) -> Result<usize, Errno
 }
 
 /// Splits a list of names that are each ended by a NUL.
-pub fn split_names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn split_names(list: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     list.split(|byte| *byte == 0).filter(|name| !name.is_empty())
 }

@@ -39,11 +39,14 @@ pub fn run() -> ExitCode {
     let inherited = Inherited::find();
     let args: Vec<OsString> = std::env::args_os().collect();
     let (program, rest) = args.split_first().map_or((None, args.as_slice()), |(program, rest)| (Some(program), rest));
-    if program.is_some_and(|program| Path::new(program).file_name() == Some(OsStr::new(HELPER))) {
+    if called_as(program, HELPER) {
         return parse::<Helper>(&args).and_then(|args| help_mount(&args, inherited)).unwrap_or_else(|code| code);
     }
+    if called_as(program, DROP_IN) && rest.iter().any(|word| word == "--version" || word == "-V") {
+        return ended(print(&fuse_overlayfs_version()).map_err(Failure::from));
+    }
     // Subcommands are told by the first word alone, so that a source or a mount point may be called as they are.
-    let word = rest.first().and_then(|word| word.to_str());
+    let word = rest.first().and_then(|word| word.to_str()).filter(|_| !called_as(program, DROP_IN));
     // What is in a store may belong to users that only a user namespace has; a mount that others are to see cannot.
     let entered = match word {
         Some("run") => unprivileged::enter(Need::Always),
@@ -69,7 +72,7 @@ pub fn run() -> ExitCode {
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
         _ => {
             let whole = program.map_or(rest, |_| args.as_slice());
-            let defaults = defaults_of(program.map_or(OsStr::new(""), OsString::as_os_str));
+            let defaults = defaults_of(program);
             parse::<Program>(whole).and_then(|args| mount(&args.common, from_program(&args, defaults)?, inherited))
         }
     }
@@ -97,14 +100,24 @@ fn parse<T: Parser>(args: &[OsString]) -> Result<T, ExitCode> {
     })
 }
 
+/// Whether the program was called as `name`, as by a link.
+fn called_as(program: Option<&OsString>, name: &str) -> bool {
+    program.is_some_and(|program| Path::new(program).file_name() == Some(OsStr::new(name)))
+}
+
+/// The first line is what those read who look for the version of fuse-overlayfs: one that has all they may ask for.
+fn fuse_overlayfs_version() -> String {
+    format!("{DROP_IN}: version 1.14\nplyfs {}", env!("CARGO_PKG_VERSION"))
+}
+
 /// What the two ways of mounting come to: options and a mount point.
 type Wanted = (Options, PathBuf);
 
 /// What is asked for by the name of the program alone. Container engines mount for all users of a container, by
 /// `fuse-overlayfs`, which allows that without being told to. `suid` and `nodev` do not reach a mount program.
-fn defaults_of(program: &OsStr) -> Options {
+fn defaults_of(program: Option<&OsString>) -> Options {
     let mut options = Options::default();
-    if Path::new(program).file_name() == Some(OsStr::new(DROP_IN)) && geteuid().is_root() {
+    if called_as(program, DROP_IN) && geteuid().is_root() {
         options.mount.allow_other = true;
         options.mount.flags.remove(MountFlags::NOSUID);
     }

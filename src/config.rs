@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 pub use self::options::{MountOptions, Options, Timeouts};
 
+pub use crate::ids::Map;
 pub use crate::layer::work::WhiteoutStyle;
+pub use crate::override_stat::Key;
 
 /// Everything that the overlay itself has to know about a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,12 @@ pub struct Config {
     pub squash_uid: Option<u32>,
     /// Every file shows this group, and is created with it (`squash_to_root`, `squash_to_gid=`).
     pub squash_gid: Option<u32>,
+    /// Owners and modes of what is written are kept in this attribute (`xattr_permissions=`).
+    pub keep_owners: Option<Key>,
+    /// How owners are shifted (`uidmapping=`).
+    pub uid_map: Map,
+    /// How groups are shifted (`gidmapping=`).
+    pub gid_map: Map,
     /// How whiteouts are made (`whiteouts=device|xattr|file`); `None` takes the first that the upper allows.
     pub whiteouts: Option<WhiteoutStyle>,
     /// Entries kept by the bounded metadata caches.
@@ -105,6 +113,9 @@ impl Default for Config {
             noatime: false,
             squash_uid: None,
             squash_gid: None,
+            keep_owners: None,
+            uid_map: Map::default(),
+            gid_map: Map::default(),
             whiteouts: None,
             cache: CacheSizes::default(),
         }

@@ -24,11 +24,10 @@ use crate::layer::work::{Staged, WorkDir};
 use crate::lock::{Mutex, MutexGuard, rank};
 use crate::name::Name;
 use crate::overlay::{Overlay, Stale};
+use crate::override_stat::{CAPABILITY, Kept, real_mode};
 use crate::sys::creds;
 use crate::times;
 
-/// The attribute that holds a program's capabilities.
-pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 /// What is copied faster than another thread is woken to do it, in bytes.
 const SMALL: u64 = 64 << 10;
 /// `TMPFS_MAGIC`, of the filesystem without a disk.
@@ -265,7 +264,7 @@ impl Overlay {
             Lower::None => return Err(Error::new(Errno::STALE, "copy up")),
         };
         let dir_fd = self.lower_dir(dir)?;
-        let source = At::new(&dir_fd, name.as_bytes());
+        let source = At::new(&dir_fd, name.as_bytes()).keeping(self.key_of(dir));
         let attr = source.attr().during("stat for copy-up")?;
         log::debug!("copy up {}", name.as_bytes().escape_ascii());
         let origin = self.origin_of(dir, name, &attr)?;
@@ -310,6 +309,8 @@ impl Overlay {
         let (uid, gid) = self.owner();
         creds::assume(creds::Creds { uid, gid, umask: 0 }).during("take ids")?;
         let node = |kind: FileType| {
+            // What is kept of it says the type.
+            let kind = if self.upper_key().is_some() { FileType::RegularFile } else { kind };
             let rdev = if matches!(kind, FileType::BlockDevice | FileType::CharacterDevice) {
                 makedev(attr.rdev.0, attr.rdev.1)
             } else {
@@ -352,7 +353,11 @@ impl Overlay {
     /// Gives the copy the owner, attributes, mode and times of its source. In this order: a change of owner takes set-id
     /// bits and capabilities away, a mode may keep us from setting attributes, and everything moves times.
     fn stage_attributes(&self, copy: At<'_>, source: At<'_>, attr: &Attr, marked: (bool, bool)) -> Result<()> {
-        if (attr.uid, attr.gid) != self.owner() {
+        let key = self.upper_key().filter(|_| attr.kind() != Kind::Symlink);
+        if let Some(key) = key {
+            copy.plain().chmod(real_mode(attr.mode, attr.kind() == Kind::Dir)).during("copy the mode")?;
+            copy.keep(key, &Kept::of(attr)).during("keep the owner")?;
+        } else if (attr.uid, attr.gid) != self.owner() {
             copy.chown(Some(attr.uid), Some(attr.gid)).during("copy the owner")?;
         }
         for name in split_names(&source.xattr_names().during("list attributes")?) {
@@ -373,7 +378,7 @@ impl Overlay {
         if let Some(letters) = protected_letters(marked.0, marked.1) {
             self.dialect.set(copy, Mark::ProtAttr, letters).during("set the flags mark")?;
         }
-        if attr.kind() != Kind::Symlink {
+        if attr.kind() != Kind::Symlink && key.is_none() {
             copy.chmod(attr.mode).during("copy the mode")?;
         }
         copy.set_times(&times::exact(attr.atime, attr.mtime)).during("copy the times")
@@ -411,6 +416,7 @@ impl Overlay {
                 self.orphans.fetch_add(1, Ordering::Relaxed);
                 state.upper = Some(upper);
                 state.set_data(left);
+                state.flags.kept_capability = self.upper_key().is_some();
                 state.extra_mut().orphan = Some(Arc::new(orphan));
                 drop(state);
                 self.touched(inode);
@@ -443,6 +449,7 @@ impl Overlay {
             state.upper = Some(upper);
             state.set_data(left);
             state.flags.has_origin = is_marked;
+            state.flags.kept_capability = self.upper_key().is_some();
             if !is_marked {
                 self.unmarked.put(copy.dev, upper, inode.ino);
                 // No index keeps other lower names of it one inode with the copy.

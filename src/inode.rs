@@ -87,6 +87,8 @@ pub struct Flags {
     pub setid: bool,
     /// Its capabilities were removed, and nothing was set since.
     pub capabilities_fell: bool,
+    /// It may have capabilities that are kept aside, which its filesystem does not take away with a write.
+    pub kept_capability: bool,
     /// Its upper part came from a lower inode, as its origin mark says.
     pub has_origin: bool,
 }

@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags, fstatfs};
 
-use crate::at::At;
+use crate::at::{At, split_names};
 use crate::attr::Attr;
 use crate::calls;
 use crate::error::{Errno, Error, Result};
 use crate::name::Name;
+use crate::override_stat::Key;
 use crate::sys;
 
 /// A layer's number: its place in the list of lowers, topmost first.
@@ -37,8 +38,11 @@ pub struct Layer {
     pub magic: u64,
     /// Its filesystem calls whatever it holds immutable, as erofs does: that protects nothing in the overlay.
     pub is_all_immutable: bool,
+    /// By which attribute it keeps owners, if its root says so.
+    pub key: Option<Key>,
 }
 
+const UNCLEAR: &str = "its root has an override_stat attribute that makes no sense";
 const EROFS: u64 = 0xe0f5_e1e2;
 const IMMUTABLE_FLAG: u32 = 0x10;
 
@@ -76,7 +80,11 @@ impl Layer {
         let uuid = sys::fileattr::filesystem_uuid(root.as_fd()).unwrap_or_default();
         let is_flagged = || sys::fileattr::get_flags(root.as_fd()).is_ok_and(|flags| flags & IMMUTABLE_FLAG != 0);
         let is_all_immutable = attr.immutable && (magic == EROFS || !is_flagged());
-        Ok(Self { root, path: path.to_owned(), attr, uuid, magic, is_all_immutable })
+        let names = At::fd(&root).xattr_names().map_err(named)?;
+        let key = Key::of_root(split_names(&names));
+        // Refused here rather than with the first lookup.
+        At::fd(&root).keeping(key).attr().map_err(|errno| named(errno).because(UNCLEAR))?;
+        Ok(Self { root, path: path.to_owned(), attr, uuid, magic, is_all_immutable, key })
     }
 
     /// Whether its filesystem lists whatever it finds by name: some find what they do not list, or whatever the case.

@@ -23,8 +23,8 @@
 //! Imports go down only, and within a floor to the left only.
 //!
 //! ```text
-//! F0  error lock name attr sys calls at scan times running
-//! F1  acl layer config image
+//! F0  error lock name attr acl override_stat ids sys calls at scan times running
+//! F1  layer config image
 //! F2  merge
 //! F3  listing inode cache handle
 //! F4  overlay resolve copy_up ops
@@ -58,6 +58,7 @@ mod copy_up;
 pub mod error;
 pub mod fuse;
 pub mod handle;
+pub mod ids;
 pub mod image;
 pub mod inode;
 pub mod inspect;
@@ -69,6 +70,7 @@ pub mod mount;
 pub mod name;
 pub mod ops;
 pub mod overlay;
+pub mod override_stat;
 mod resolve;
 pub mod run;
 pub mod running;

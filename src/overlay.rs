@@ -17,6 +17,7 @@ use crate::cache::{Caches, DirKey};
 use crate::config::Config;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Handles, OpenFile};
+use crate::ids::Ids;
 use crate::inode::numbers::{Numbers, ROOT};
 use crate::inode::table::Table;
 use crate::inode::{DataAt, Inode, Links, Lower, State};
@@ -26,6 +27,7 @@ use crate::layer::work::{WhiteoutStyle, WorkDir, open_index};
 use crate::layer::{Layer, LayerId, LowerDir, Stack};
 use crate::lock::{Mutex, rank};
 use crate::name::Name;
+use crate::override_stat::{Kept, Key};
 use crate::sys;
 
 /// A merged tree of layers.
@@ -55,6 +57,8 @@ pub struct Overlay {
     pub(crate) max_orphans: usize,
     /// Whether we may make files that belong to others.
     pub(crate) may_chown: bool,
+    /// Whose files are to whom.
+    pub(crate) ids: Ids,
     /// Numbers of copies that carry no origin mark.
     pub(crate) unmarked: Unmarked,
     root_fd: Arc<OwnedFd>,
@@ -99,7 +103,10 @@ impl Overlay {
     pub fn open(config: &Config) -> Result<Arc<Self>> {
         let lowers = config.lowers.iter().chain(&config.data_layers);
         let lowers = lowers.map(|path| Layer::open_lower(path)).collect::<Result<Vec<_>>>()?;
-        let upper = config.upper.as_deref().map(Layer::open_upper).transpose()?;
+        let mut upper = config.upper.as_deref().map(Layer::open_upper).transpose()?;
+        if let Some(upper) = &mut upper {
+            upper.key = upper_key(upper.key, &lowers, config.keep_owners);
+        }
         let wanted = config.userxattr.map(|user| if user { Dialect::User } else { Dialect::Trusted });
         let work = match (&upper, &config.work) {
             (Some(upper), Some(work)) if !config.read_only => {
@@ -120,6 +127,9 @@ impl Overlay {
             (None, Some(path)) if upper.is_some() => open_index(path)?,
             _ => None,
         };
+        if let (Some(upper), true) = (&upper, work.is_some()) {
+            mark_root(upper, &lowers)?;
+        }
         let dialect = match (&work, wanted) {
             (Some(work), _) => work.dialect(),
             (None, Some(dialect)) => dialect,
@@ -170,6 +180,7 @@ impl Overlay {
             orphans: AtomicUsize::new(0),
             max_orphans: quarter,
             may_chown: sys::creds::may_chown(),
+            ids: Ids::new(config.uid_map.clone(), config.gid_map.clone(), (config.squash_uid, config.squash_gid)),
             unmarked: Unmarked::default(),
             root_fd: Arc::new(root_fd),
             watcher: OnceLock::new(),
@@ -249,6 +260,21 @@ impl Overlay {
     /// The directory that holds copied-up hard links, if there is one.
     pub(crate) fn index(&self) -> Option<BorrowedFd<'_>> {
         self.work.as_ref().map(WorkDir::index).or(self.index.as_ref().map(OwnedFd::as_fd))
+    }
+
+    /// Whether a layer keeps owners aside.
+    pub(crate) fn keeps_owners(&self) -> bool {
+        self.upper_key().is_some() || self.stack.lowers.iter().any(|layer| layer.key.is_some())
+    }
+
+    /// By which attribute the upper keeps owners.
+    pub(crate) fn upper_key(&self) -> Option<Key> {
+        self.stack.upper.as_ref().and_then(|upper| upper.key)
+    }
+
+    /// By which attribute the layer of a lower directory keeps owners.
+    pub(crate) fn key_of(&self, dir: &LowerDir) -> Option<Key> {
+        self.stack.lower(dir.layer).and_then(|layer| layer.key)
     }
 
     /// In which form the upper's whiteouts are, as far as that has to be known to read them.
@@ -389,28 +415,41 @@ impl Overlay {
     ) -> Result<T> {
         if state.upper.is_none() {
             return match &state.lower {
-                Lower::File(dir, name) => f(At::new(&self.lower_dir(dir)?, name.as_bytes()), false),
+                Lower::File(dir, name) => {
+                    f(At::new(&self.lower_dir(dir)?, name.as_bytes()).keeping(self.key_of(dir)), false)
+                }
                 Lower::Dirs(dirs) => match dirs.first() {
-                    Some(dir) => f(At::fd(&self.lower_dir(dir)?), false),
+                    Some(dir) => f(At::fd(&self.lower_dir(dir)?).keeping(self.key_of(dir)), false),
                     None => Err(Errno::STALE),
                 },
                 Lower::None => Err(Errno::STALE),
             }
             .during(operation);
         }
+        let in_upper = |at: At<'_>| f(at.keeping(self.upper_key()), true).during(operation);
         if inode.ino == ROOT {
-            return f(At::fd(&self.root_fd), true).during(operation);
+            return in_upper(At::fd(&self.root_fd));
         }
         if let Some(orphan) = state.orphan() {
-            return f(At::fd(orphan), true).during(operation);
+            return in_upper(At::fd(orphan));
         }
         if let Some(link) = state.links.as_slice().iter().find(|link| link.in_upper) {
-            return f(At::new(&self.upper_dir(&link.parent)?, link.name.as_bytes()), true).during(operation);
+            return in_upper(At::new(&self.upper_dir(&link.parent)?, link.name.as_bytes()));
         }
         match (state.index(), self.index()) {
-            (Some(index), Some(dir)) => f(At::new(&dir, index), true).during(operation),
+            (Some(index), Some(dir)) => in_upper(At::new(&dir, index)),
             _ => Err(Error::new(Errno::STALE, operation)),
         }
+    }
+
+    /// The attributes of the object that gives an inode its own, with the owner that is shown.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub(crate) fn real_attr(&self, inode: &Arc<Inode>) -> Result<Attr> {
+        let mut attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
+        self.ids.show(&mut attr);
+        Ok(attr)
     }
 
     /// Keeps the attributes shown for an inode, which were read after `since`, unless they may change without us.
@@ -500,14 +539,36 @@ impl Overlay {
             }
         }
         attr.is_volatile = inode.mappable.load(Ordering::SeqCst) > 0;
-        attr.uid = self.config.squash_uid.unwrap_or(attr.uid);
-        attr.gid = self.config.squash_gid.unwrap_or(attr.gid);
+        self.ids.show(&mut attr);
         attr
     }
 }
 
 fn is_unlinked(inode: &Inode, state: &State) -> bool {
     inode.ino != ROOT && matches!(state.links, Links::None)
+}
+
+/// By which attribute an upper keeps owners: the one that its root has, else what is asked for; else, where a layer below it
+/// does and we are not root, it does as well, as files cannot be given away then.
+fn upper_key(own: Option<Key>, lowers: &[Layer], wanted: Option<Key>) -> Option<Key> {
+    let as_below = || lowers.iter().any(|layer| layer.key.is_some()) && !sys::creds::is_privileged();
+    own.or(wanted).or_else(|| as_below().then_some(Key::Containers))
+}
+
+/// Has the root of an upper that keeps owners say so. Where it has not so far, it is as the root below that says it.
+fn mark_root(upper: &Layer, lowers: &[Layer]) -> Result<()> {
+    let root = upper.root();
+    let at = At::fd(&root);
+    let Some(key) = upper.key else { return Ok(()) };
+    if at.xattr(key.name()).during("read the upper's root")?.is_some() {
+        return Ok(());
+    }
+    let below = lowers.iter().find(|layer| layer.key.is_some()).filter(|_| !sys::creds::is_privileged());
+    let attr = match below {
+        Some(below) => At::fd(&below.root()).keeping(below.key).attr().during("stat")?,
+        None => upper.attr,
+    };
+    at.keep(key, &Kept::of(&attr)).during("mark the upper as one that keeps owners")
 }
 
 fn lower_roots(lowers: &[Layer], dialect: Dialect) -> Result<Vec<Arc<LowerDir>>> {

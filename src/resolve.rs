@@ -220,7 +220,7 @@ impl Overlay {
     /// Those of the upper.
     fn probe_upper(&self, parent: &Arc<Inode>, name: &Name) -> Result<UpperProbe> {
         let dir = self.upper_dir(parent)?;
-        let at = At::new(&dir, name.as_bytes());
+        let at = At::new(&dir, name.as_bytes()).keeping(self.upper_key());
         let dot_style = self.upper_style() == Some(WhiteoutStyle::DotFile);
         if dot_style && name.as_bytes().starts_with(DOT_WHITEOUT) {
             return Ok(UpperProbe::Whiteout);
@@ -258,6 +258,7 @@ impl Overlay {
                 immutable: marks.immutable || attr.immutable,
                 append_only: marks.append_only || attr.append_only,
                 setid: attr.is_setid(),
+                kept_capability: marks.capability && self.upper_key().is_some(),
                 has_origin: marks.origin.is_some(),
                 ..Flags::default()
             },
@@ -363,13 +364,14 @@ impl Overlay {
     fn find_index(&self, found: &mut Found) -> Result<()> {
         let (Some(index_dir), Lower::File(dir, name)) = (self.index(), &found.state.lower) else { return Ok(()) };
         let index = self.origin_of(dir, name, &found.attr)?.index_name();
-        let at = At::new(&index_dir, &index);
+        let at = At::new(&index_dir, &index).keeping(self.upper_key());
         let entry = at.find().during("look up in the index")?;
         let Some(upper) = entry.filter(|upper| upper.kind() == found.attr.kind()) else { return Ok(()) };
         let marks = Marks::of_upper(at, self.dialect).during("read the marks in the index")?;
         let nlink = link_count(marks.nlink.as_deref(), upper.nlink, Some(found.attr.nlink));
         found.state.upper = Some(upper.ino);
         found.state.flags.setid = upper.is_setid();
+        found.state.flags.kept_capability = marks.capability && self.upper_key().is_some();
         found.state.flags.immutable |= marks.immutable;
         found.state.flags.append_only |= marks.append_only;
         found.state.flags.has_origin = true;

@@ -11,7 +11,6 @@ use crate::error::{Errno, Error, Result};
 use crate::image::pack::{Member, Writer};
 use crate::image::tar::entry::What;
 use crate::image::unpack::beneath;
-use crate::image::unpack::form::{OVERRIDE, overridden_mode, parse_override};
 use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Opaque};
 
 use super::Changed;
@@ -162,8 +161,8 @@ impl<W: Write> Packing<W> {
         if kind == Kind::Socket {
             return Ok(());
         }
-        let mut xattrs = self.whole.xattrs(object.ino)?;
-        let attr = with_owner(attr, &mut xattrs);
+        let xattrs = self.whole.xattrs(object.ino)?;
+        let attr = self.with_owner(attr);
         let member = Member { path, what: What::Object(kind), ..self.of(&attr, &xattrs) };
         if kind != Kind::Dir && attr.nlink > 1 {
             if let Some(first) = self.links.get(&object.ino) {
@@ -222,6 +221,17 @@ impl<W: Write> Packing<W> {
         Ok(())
     }
 
+    /// Whose the object is in the image: where files could not be given away, what carries no owner of the image's is root's.
+    fn with_owner(&self, mut attr: Attr) -> Attr {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        if uid == 0 || self.whole.keeps_owners() && attr.kind() != Kind::Symlink {
+            return attr;
+        }
+        attr.uid = if attr.uid == uid { 0 } else { attr.uid };
+        attr.gid = if attr.gid == gid { 0 } else { attr.gid };
+        attr
+    }
+
     fn of<'a>(&self, attr: &Attr, xattrs: &'a [(Vec<u8>, Vec<u8>)]) -> Member<'a> {
         let mtime = match self.latest {
             Some(latest) if attr.mtime.sec >= latest => Time { sec: latest, nsec: 0 },
@@ -229,26 +239,6 @@ impl<W: Write> Packing<W> {
         };
         Member { mode: attr.mode & 0o7777, uid: attr.uid, gid: attr.gid, mtime, rdev: attr.rdev, xattrs, ..NOTHING }
     }
-}
-
-/// Whose the object is in the image. Where files could not be given away, that is kept beside them, and what was made since
-/// is root's.
-fn with_owner(mut attr: Attr, xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>) -> Attr {
-    let kept = xattrs.iter().position(|(name, _)| name == OVERRIDE).map(|at| xattrs.remove(at));
-    if let Some((uid, gid, mode)) = kept.and_then(|(_, value)| parse_override(&value)) {
-        (attr.uid, attr.gid) = (uid, gid);
-        // Another mode than it was given was set since.
-        if attr.mode & 0o7777 == overridden_mode(mode, attr.kind() == Kind::Dir) {
-            attr.mode = attr.mode & !0o7777 | mode;
-        }
-        return attr;
-    }
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    if uid != 0 {
-        attr.uid = if attr.uid == uid { 0 } else { attr.uid };
-        attr.gid = if attr.gid == gid { 0 } else { attr.gid };
-    }
-    attr
 }
 
 const NOTHING: Member<'static> = Member {

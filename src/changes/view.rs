@@ -65,6 +65,11 @@ impl View {
         Ok(self.0.inode(ino)?.state.read().upper.is_some())
     }
 
+    /// Whether owners are kept aside.
+    pub(super) fn keeps_owners(&self) -> bool {
+        self.0.keeps_owners()
+    }
+
     pub(super) fn root(&self) -> Result<Object> {
         Ok(Object { ino: ROOT, attr: self.0.getattr(ROOT)? })
     }

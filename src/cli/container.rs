@@ -17,7 +17,7 @@ use crate::image::container::{Container, ContainerRef, Held};
 use crate::image::store::Store;
 use crate::image::store::image::Image;
 use crate::image::store::layer::LayerRef;
-use crate::image::unpack::form::Owners;
+use crate::image::unpack::form::{Owners, has_ids};
 use crate::mount::{Failure, Request};
 use crate::run::{self, FAILED, Program, environment};
 use crate::sys::creds::is_privileged;
@@ -98,6 +98,10 @@ pub(super) fn run(args: &[OsString], inherited: Inherited) -> Result<ExitCode, E
     if is_privileged() {
         // As in any root filesystem, programs of other users run, and become others.
         options.mount.flags.remove(MountFlags::NOSUID);
+    }
+    if !has_ids() {
+        // There is no other user that a file could be shown to belong to.
+        (options.config.squash_uid, options.config.squash_gid) = (Some(0), Some(0));
     }
     let wanted = Wanted {
         store: args.store.as_deref(),

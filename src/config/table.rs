@@ -3,7 +3,7 @@
 use rustix::mount::MountFlags;
 
 use super::values::{Reason, count, layers, number, on_off, one_zero, path, seconds, text, word};
-use super::{Options, RedirectDir, WhiteoutStyle};
+use super::{Key, Map, Options, RedirectDir, WhiteoutStyle};
 
 /// A mount option, or several that are alike.
 #[derive(Debug)]
@@ -371,15 +371,34 @@ pub static OPTIONS: &[Spec] = &[
     ),
     nothing(&["override_creds"], Value::No, "layers are accessed with the rights of who mounts (always)"),
     refuse(&["nooverride_creds"], Value::No, UNSUPPORTED, "not supported"),
-    refuse(&["uidmapping", "gidmapping"], Value::Needed("MAP"), UNSUPPORTED, "not supported"),
+    set(
+        &["uidmapping"],
+        "STORED:SHOWN:COUNT[:…]",
+        |o, v| Map::parse(v).map(|map| o.config.uid_map = map),
+        "owners of the layers are shown as other users",
+    ),
+    set(
+        &["gidmapping"],
+        "STORED:SHOWN:COUNT[:…]",
+        |o, v| Map::parse(v).map(|map| o.config.gid_map = map),
+        "groups of the layers are shown as other groups",
+    ),
     set(
         &["xattr_permissions"],
         "0|1|2",
-        |_, v| if v == b"0" { Ok(()) } else { Err(UNSUPPORTED) },
-        "1 and 2 are not supported",
+        |o, v| {
+            let words = [("0", None), ("1", Some(Key::Security)), ("2", Some(Key::Containers))];
+            word(v, &words, "not 0, 1 or 2").map(|to| o.config.keep_owners = to)
+        },
+        "keeps owners in attributes, of root (1) or users (2) [as the layers do]",
     ),
     refuse(&["force_mask"], Value::Allowed("MODE"), UNSUPPORTED, "not supported"),
-    refuse(&["plugins"], Value::Needed("PATH"), UNSUPPORTED, "not supported"),
+    set(
+        &["plugins"],
+        "PATH",
+        |o, v| text(v).map(|_| o.warnings.push("plugins= ignored, as there are none".to_owned())),
+        "ignored, which is told",
+    ),
     nothing(&["noxattrs", "fast_ino"], Value::Allowed("0|1"), "nothing to do"),
     // Of libfuse.
     nothing(

@@ -95,6 +95,9 @@ fn the_overlay_is_told() {
     assert_eq!(config("userxattr").userxattr, Some(true));
     assert_eq!((config("squash_to_root").squash_uid, config("squash_to_root").squash_gid), (Some(0), Some(0)));
     assert_eq!(config("squash_to_uid=7").squash_uid, Some(7));
+    assert_eq!(config("xattr_permissions=2").keep_owners, Some(Key::Containers));
+    assert_eq!(config("xattr_permissions=1").keep_owners, Some(Key::Security));
+    assert_eq!(config("xattr_permissions=0").keep_owners, None);
     assert_eq!(config("squash_to_gid=8").squash_gid, Some(8));
     assert!(!config("noacl").acl && config("noacl,acl").acl);
     assert!(config("volatile").volatile && config("static_nlink").static_nlink);
@@ -159,10 +162,11 @@ fn what_is_wrong_is_named() {
         (r#"lowerdir="/a"#, r#"lowerdir="/a: the quote is not closed"#),
         (r#"lowerdir="/a"b"#, r#"lowerdir="/a"b: there is more after the closing quote"#),
         ("=x", "=x: no option before the equals sign"),
-        ("uidmapping=0:1:2", "uidmapping=0:1:2: not supported"),
+        ("uidmapping=0:1", "uidmapping=0:1: not numbers in threes with colons between (STORED:SHOWN:COUNT)"),
+        ("gidmapping=0:1:2:0:5:1", "gidmapping=0:1:2:0:5:1: names an id twice"),
         ("nfs_export=on", "nfs_export=on: not supported"),
         ("verity=require", "verity=require: not supported"),
-        ("xattr_permissions=2", "xattr_permissions=2: not supported"),
+        ("xattr_permissions=3", "xattr_permissions=3: not 0, 1 or 2"),
         ("force_mask=755", "force_mask=755: not supported"),
     ];
     for (list, line) in cases {

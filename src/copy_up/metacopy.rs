@@ -14,9 +14,10 @@ use crate::layer::LowerDir;
 use crate::layer::marks::Mark;
 use crate::name::Name;
 use crate::overlay::Overlay;
+use crate::override_stat::CAPABILITY;
 use crate::times;
 
-use super::{CAPABILITY, Data, data};
+use super::{Data, data};
 
 impl Overlay {
     /// Opens the data of a metacopy for reading.
@@ -72,7 +73,7 @@ impl Overlay {
         let Some(source) = inode.state.read().data().cloned() else { return Ok(()) };
         log::debug!("copy the data of inode {} up", inode.ino);
         let file = self.with_real(inode, |at, _| at.open(OFlags::RDWR), "open for copy-up")?;
-        let copy = At::fd(&file);
+        let copy = At::fd(&file).keeping(self.upper_key());
         let before = copy.attr().during("stat")?;
         let capability = copy.xattr(CAPABILITY).during("read an attribute")?;
         let copied = match data {

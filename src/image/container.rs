@@ -14,7 +14,7 @@ use super::name::{ImageName, check_container};
 use super::store::image::Image;
 use super::store::layer::LayerRef;
 use super::store::{Lock, Store, open_dir, remove, to_json};
-use super::unpack::form::{OVERRIDE, Owners};
+use super::unpack::form::{KEY, Owners};
 
 /// A container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +262,7 @@ fn take_root(upper: &std::path::Path, layers: &[LayerRef]) -> Result<()> {
     }
     for name in crate::at::split_names(&from.xattr_names()?) {
         let is_mark = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
-        let is_ours = !is_mark && (top.info.owners == Owners::Real || name == OVERRIDE || name.starts_with(b"user."));
+        let is_ours = !is_mark && (top.info.owners == Owners::Real || name == KEY.name() || name.starts_with(b"user."));
         if let (true, Some(value)) = (is_ours, from.xattr(name)?) {
             to.set_xattr(name, &value, rustix::fs::XattrFlags::empty())?;
         }

@@ -16,6 +16,7 @@ use crate::at::At;
 use crate::attr::Kind;
 use crate::error::Errno;
 use crate::layer::marks::Dialect;
+use crate::override_stat::{ASIDE, Kept, real_mode};
 
 use super::digest::Digest;
 use super::limits::Limits;
@@ -23,7 +24,7 @@ use super::tar::entry::{Entry, Reason, What};
 use super::tar::read::{Keep, Reader};
 use super::tar::record::Recorder;
 
-use self::form::{Form, OVERRIDE, Owners, overridden_mode};
+use self::form::{Form, KEY, Owners};
 use self::path::{Meaning, meaning, normalize};
 
 /// How much data is moved at once, in bytes.
@@ -31,7 +32,7 @@ const BUFFER: usize = 1 << 18;
 /// Lines at most of what was left out.
 const NOTES: usize = 100;
 /// Attributes that are marks of an overlay, or of what stands in for owners; never taken from an image.
-const MARKS: [&[u8]; 4] = [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", OVERRIDE];
+const MARKS: [&[u8]; 4] = [b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", ASIDE];
 
 /// What became of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,6 +261,11 @@ impl Unpacker {
         if kind == Kind::Char && entry.rdev == (0, 0) {
             return Err(Stop::Reason("a device that would be a whiteout (0, 0)".into()));
         }
+        if !is_device && self.how.form.owners == Owners::Override {
+            // A plain file can say whose it is.
+            self.retry(at, path, |at| create(at, entry.mode))?;
+            return self.set_attributes(at, entry);
+        }
         let kind = match kind {
             Kind::Char => FileType::CharacterDevice,
             Kind::Block => FileType::BlockDevice,
@@ -371,7 +377,11 @@ impl Unpacker {
     }
 
     fn set_xattrs(&mut self, at: At<'_>, entry: &Entry) -> Result<(), Stop> {
-        let is_override = self.how.form.owners == Owners::Override;
+        let mut at = at;
+        if let (Owners::Override, Some(kept)) = (self.how.form.owners, kept(entry)) {
+            at.keep(KEY, &kept)?;
+            at = at.keeping(Some(KEY));
+        }
         for (name, value) in &entry.xattrs {
             let shown = || name.escape_ascii().to_string();
             if MARKS.iter().any(|mark| name.starts_with(mark)) {
@@ -386,11 +396,6 @@ impl Unpacker {
                 Err(errno) => return Err(Stop::Reason(format!("the attribute {}: {errno}", shown()))),
             }
         }
-        // Linux has no such attributes for other types.
-        if is_override && matches!(entry.what, What::Object(Kind::File | Kind::Dir)) {
-            let value = format!("{}:{}:0{:o}", entry.uid, entry.gid, entry.mode);
-            at.set_xattr(OVERRIDE, value.as_bytes(), XattrFlags::empty())?;
-        }
         Ok(())
     }
 
@@ -398,7 +403,7 @@ impl Unpacker {
     fn mode(&self, mode: u32, kind: Kind) -> u32 {
         match (self.how.form.owners, kind) {
             (Owners::Real, _) => mode,
-            (Owners::Override, kind) => overridden_mode(mode, kind == Kind::Dir),
+            (Owners::Override, kind) => real_mode(mode, kind == Kind::Dir),
         }
     }
 
@@ -450,7 +455,7 @@ impl Unpacker {
                 let times = Timestamps { last_access: EPOCH, last_modification: EPOCH };
                 self.keep_dir(path, Dir { mode: 0o755, ids: (0, 0), times })?;
                 if self.how.form.owners == Owners::Override {
-                    At::new(&dir, name).set_xattr(OVERRIDE, b"0:0:0755", XattrFlags::empty())?;
+                    At::new(&dir, name).keep(KEY, &MADE_DIR)?;
                 }
             }
             Err(Errno::EXIST) => {}
@@ -479,6 +484,10 @@ impl Unpacker {
             // Whatever the root is to be, a layer below says.
             let times = Timestamps { last_access: EPOCH, last_modification: EPOCH };
             self.dirs.insert(Vec::new(), Dir { mode: 0o755, ids: (0, 0), times });
+            if self.how.form.owners == Owners::Override {
+                let root = At::fd(&self.root);
+                root.keep(KEY, &MADE_DIR).map_err(|errno| Failed::At(None, std::io::Error::from(errno).to_string()))?;
+            }
         }
         for (path, dir) in self.dirs.iter().rev() {
             self.finish_dir(path, dir).map_err(|errno| {
@@ -496,6 +505,19 @@ impl Unpacker {
         }
         fs::fchmod(&fd, Mode::from_raw_mode(dir.mode))?;
         fs::futimens(&fd, &dir.times)
+    }
+}
+
+/// What is kept of a directory that no entry describes.
+const MADE_DIR: Kept = Kept { uid: 0, gid: 0, mode: 0o755, kind: Some((Kind::Dir, (0, 0))) };
+
+/// What is kept of an entry; `None` for symlinks, which can carry nothing, and for devices.
+const fn kept(entry: &Entry) -> Option<Kept> {
+    match entry.what {
+        What::Object(kind @ (Kind::File | Kind::Dir | Kind::Fifo | Kind::Socket)) => {
+            Some(Kept { uid: entry.uid, gid: entry.gid, mode: entry.mode & 0o7777, kind: Some((kind, (0, 0))) })
+        }
+        _ => None,
     }
 }
 

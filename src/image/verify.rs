@@ -17,7 +17,7 @@ use super::tar::entry::{Entry, What};
 use super::tar::read::Reader;
 use super::tar::record::replay;
 use super::unpack::beneath;
-use super::unpack::form::Owners;
+use super::unpack::form::{KEY, Owners};
 use super::unpack::path::{Meaning, meaning};
 
 /// What is wrong with a layer, a line each; nothing if it is what it was.
@@ -76,7 +76,8 @@ fn differs(root: BorrowedFd<'_>, path: &[u8], entry: &Entry, owners: Owners) -> 
         Err(Errno::NOENT) if matches!(entry.what, What::Object(Kind::Char | Kind::Block)) => return None,
         Err(errno) => return Some(errno.to_string()),
     };
-    let attr = match At::fd(&fd).attr() {
+    let key = (owners == Owners::Override).then_some(KEY);
+    let attr = match At::fd(&fd).keeping(key).attr() {
         Ok(attr) => attr,
         Err(errno) => return Some(errno.to_string()),
     };
@@ -90,10 +91,12 @@ fn differs(root: BorrowedFd<'_>, path: &[u8], entry: &Entry, owners: Owners) -> 
     if attr.mtime != entry.mtime {
         return Some("changed at another time".into());
     }
-    if owners == Owners::Real && (attr.uid, attr.gid) != (entry.uid, entry.gid) {
+    // Of symlinks, no owner is kept.
+    let has_owner = owners == Owners::Real || kind != Kind::Symlink;
+    if has_owner && (attr.uid, attr.gid) != (entry.uid, entry.gid) {
         return Some(format!("of owner {}:{} instead of {}:{}", attr.uid, attr.gid, entry.uid, entry.gid));
     }
-    if owners == Owners::Real && kind != Kind::Symlink && attr.mode & 0o7777 != entry.mode {
+    if kind != Kind::Symlink && attr.mode & 0o7777 != entry.mode {
         return Some(format!("of mode {:o} instead of {:o}", attr.mode & 0o7777, entry.mode));
     }
     if kind == Kind::Symlink && At::fd(&fd).read_link().ok().as_deref() != Some(&entry.target) {

@@ -9,6 +9,7 @@ use crate::at::{At, split_names};
 use crate::attr::Kind;
 use crate::error::Errno;
 use crate::name::Name;
+use crate::override_stat::CAPABILITY;
 
 /// The prefix of a name that hides the rest of it in the layers below, as AUFS and OCI images have it.
 pub const DOT_WHITEOUT: &[u8] = b".wh.";
@@ -134,6 +135,7 @@ impl Dialect {
         match at.set_xattr(&name, value, XattrFlags::empty()) {
             // Without privilege, a `user.` attribute takes the right to write, which the owner may have given up.
             Err(Errno::ACCESS) => {
+                let at = at.plain();
                 let mode = at.attr()?.mode;
                 at.chmod(mode | libc::S_IWUSR)?;
                 let result = at.set_xattr(&name, value, XattrFlags::empty());
@@ -240,6 +242,8 @@ pub struct Marks {
     pub append_only: bool,
     /// An empty file with this mark may be a whiteout.
     pub whiteout: bool,
+    /// Not of the overlay: the file has capabilities.
+    pub capability: bool,
 }
 
 impl Marks {
@@ -263,6 +267,7 @@ impl Marks {
     fn read(at: At<'_>, dialect: Dialect, foreign: bool) -> Result<Self, Errno> {
         let mut marks = Self::default();
         for name in split_names(&at.xattr_names()?) {
+            marks.capability |= name == CAPABILITY;
             let mark = match dialect.mark(name) {
                 None if foreign && is_opaque_mark(name) && marks.opaque == Opaque::No => Some(Mark::Opaque),
                 mark => mark,

@@ -19,6 +19,7 @@ use crate::at::At;
 use crate::calls;
 use crate::error::{Context, Errno, Error, Result};
 use crate::lock::{Mutex, rank};
+use crate::override_stat::Key;
 
 use super::marks::{Dialect, Mark};
 use super::{Layer, subject};
@@ -37,6 +38,8 @@ pub struct WorkDir {
     index: OwnedFd,
     dialect: Dialect,
     style: WhiteoutStyle,
+    /// By which attribute the upper keeps owners.
+    key: Option<Key>,
     next: AtomicU64,
     /// The name in `work` of the whiteout that all others are hard links to.
     shared_whiteout: Mutex<Option<Vec<u8>>, { rank::WHITEOUT }>,
@@ -103,6 +106,7 @@ impl WorkDir {
             index,
             dialect,
             style,
+            key: upper.key,
             next: AtomicU64::new(0),
             shared_whiteout: Mutex::new(None),
             links_whiteouts: AtomicBool::new(true),
@@ -192,7 +196,7 @@ pub struct Staged<'w> {
 impl Staged<'_> {
     /// What was staged.
     pub fn at(&self) -> At<'_> {
-        At::new(&self.work.work, self.name.as_deref().unwrap_or_default())
+        At::new(&self.work.work, self.name.as_deref().unwrap_or_default()).keeping(self.work.key)
     }
 
     /// Publishes it as `name` in `dir`, in one step, and takes what was there in its stead.

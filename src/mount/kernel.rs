@@ -12,10 +12,13 @@ use rustix::process::{getgid, getuid};
 use crate::config::MountOptions;
 use crate::error::Errno;
 
-use super::failure::Failure;
+use super::failure::{Failure, reason};
 use super::fusermount;
 
 const DEVICE: &str = "/dev/fuse";
+/// What can be done where it cannot be opened, and where it is missing.
+const OPEN_IT: &str = "root can open it to users: chmod 666 /dev/fuse";
+const LOAD_IT: &str = "as root: modprobe fuse; a container has to be given the device";
 
 /// A mount of ours, at the path that it was mounted at.
 #[derive(Debug)]
@@ -45,13 +48,23 @@ pub(super) fn mount(path: &Path, options: &MountOptions) -> Result<(OwnedFd, Mou
                 // Else the first mount that is made by it would be of this one.
                 drop(device);
                 fusermount::mount(path, options)?.ok_or_else(|| {
-                    Failure::new(format!("mountpoint {}: no privilege to mount, and no fusermount3", path.display()))
+                    Failure::new(format!(
+                        "mountpoint {}: no privilege to mount, and no fusermount3 (install the package fuse3)",
+                        path.display()
+                    ))
                 })?
             }
             Err(errno) => return Err(Failure::on("mount on ", path, errno)),
         },
         Err(errno @ Errno::ACCESS) => {
-            fusermount::mount(path, options)?.ok_or_else(|| Failure::on("", Path::new(DEVICE), errno))?
+            let mounted = fusermount::mount(path, options).map_err(|failure| match failure.to_string() {
+                line if line.contains(DEVICE) => Failure::new(format!("{line} ({OPEN_IT})")),
+                _ => failure,
+            })?;
+            mounted.ok_or_else(|| Failure::new(format!("{DEVICE}: {} ({OPEN_IT})", reason(errno))))?
+        }
+        Err(errno @ (Errno::NOENT | Errno::NODEV | Errno::NXIO)) => {
+            return Err(Failure::new(format!("{DEVICE}: {} ({LOAD_IT})", reason(errno))));
         }
         Err(errno) => return Err(Failure::on("", Path::new(DEVICE), errno)),
     };

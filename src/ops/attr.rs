@@ -83,6 +83,7 @@ impl Overlay {
             check_unprotected(&inode)?
         }
         let before = self.attr_of(&inode)?;
+        let stored = self.stored_ids(set)?;
         let data = match set.size {
             None => Data::Later,
             Some(0) => Data::Drop,
@@ -100,8 +101,7 @@ impl Overlay {
             self.change_nothing(&inode, capabilities_fell, caller)?;
         }
         if set.uid.is_some() || set.gid.is_some() {
-            let uid = set.uid.map(|uid| self.config.squash_uid.unwrap_or(uid));
-            let gid = set.gid.map(|gid| self.config.squash_gid.unwrap_or(gid));
+            let (uid, gid) = stored;
             // The layer's filesystem takes set-id bits and capabilities away.
             if !inode.is_dir() {
                 self.drop_setgid_of_stranger(&inode, caller)?;
@@ -140,9 +140,20 @@ impl Overlay {
         if mode & (libc::S_ISUID | libc::S_ISGID) == 0 || inode.through.load(Ordering::SeqCst) == 0 {
             return Ok(None);
         }
-        let written = self.with_real(inode, |at, _| at.attr(), "stat")?.mtime;
+        let written = self.real_attr(inode)?.mtime;
         times::wait_until_past(written);
         Ok(Some(written))
+    }
+
+    /// What is stored for a new owner and group.
+    ///
+    /// # Errors
+    /// `EINVAL` for those that are not mapped.
+    fn stored_ids(&self, set: &SetAttr) -> Result<(Option<u32>, Option<u32>)> {
+        let unmapped = || Error::new(Errno::INVAL, "give a file to a user or group that is not mapped");
+        let uid = set.uid.map(|uid| self.ids.stored_uid(uid).ok_or_else(unmapped)).transpose()?;
+        let gid = set.gid.map(|gid| self.ids.stored_gid(gid).ok_or_else(unmapped)).transpose()?;
+        Ok((uid, gid))
     }
 
     /// Whether what the kernel asks for as [`Overlay::change_nothing`] is to be done. Not even a mark keeps anybody from
@@ -197,7 +208,7 @@ impl Overlay {
         if !inode.state.read().flags.setid {
             return Ok(None);
         }
-        let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
+        let attr = self.real_attr(inode)?;
         let is_kept = caller.uid == 0 || creds::is_member(caller.pid, caller.gid, attr.gid);
         Ok((attr.mode & libc::S_ISGID != 0 && !is_kept).then_some(attr.mode & !libc::S_ISGID))
     }
@@ -223,6 +234,19 @@ impl Overlay {
         self.drop_setid(inode, caller)
     }
 
+    /// Takes capabilities that are kept aside away from a file whose content changes, whoever changes it.
+    ///
+    /// # Errors
+    /// Those of removexattr(2).
+    pub(super) fn drop_capability(&self, inode: &Arc<Inode>) -> Result<()> {
+        if !inode.state.read().flags.kept_capability {
+            return Ok(());
+        }
+        self.with_real(inode, |at, _| at.drop_capability(), "drop capabilities")?;
+        inode.state.write().flags.kept_capability = false;
+        Ok(())
+    }
+
     /// Takes set-id bits away after a change of the content by one who may not keep them.
     ///
     /// The layer's filesystem does that with capabilities by itself, but not with the bits, as we may keep them.
@@ -230,10 +254,11 @@ impl Overlay {
     /// # Errors
     /// Those of chmod(2).
     pub(super) fn drop_setid(&self, inode: &Arc<Inode>, caller: Caller) -> Result<()> {
+        self.drop_capability(inode)?;
         if !inode.state.read().flags.setid || creds::keeps_setid(caller.pid) {
             return Ok(());
         }
-        let attr = self.with_real(inode, |at, _| at.attr(), "stat")?;
+        let attr = self.real_attr(inode)?;
         let mode = without_setid(&attr, caller);
         if mode != attr.mode {
             self.with_real(inode, |at, _| at.chmod(mode), "drop set-id bits")?;

@@ -1,7 +1,8 @@
 //! Making files, directories, symlinks and nodes.
 //!
 //! Where nothing is in the way, one call makes the object in its place, with owner, mode and ACL as its filesystem gives
-//! them. Over a whiteout it is made in the work directory and takes the whiteout's place by one rename.
+//! them. Over a whiteout, and where its owner is kept aside, it is made in the work directory and takes its place by one
+//! rename.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use crate::error::{Context, Errno, Error, Result};
 use crate::handle::Backing;
 use crate::inode::{Flags, Inode, State};
 use crate::layer::marks::Mark;
-use crate::name::Name;
 use crate::overlay::{Caller, Overlay};
+use crate::override_stat::{Kept, real_mode};
 use crate::resolve::Found;
 use crate::sys::creds::{self, Creds};
 use crate::times;
@@ -33,6 +34,21 @@ enum What<'a> {
     Dir,
     Symlink(&'a [u8]),
     Node(FileType, (u32, u32)),
+}
+
+impl What<'_> {
+    /// The type, and the device number of a device node.
+    fn kind(self) -> (Kind, (u32, u32)) {
+        match self {
+            Self::File(_) | Self::Node(FileType::RegularFile, _) => (Kind::File, (0, 0)),
+            Self::Dir => (Kind::Dir, (0, 0)),
+            Self::Symlink(_) => (Kind::Symlink, (0, 0)),
+            Self::Node(FileType::Fifo, _) => (Kind::Fifo, (0, 0)),
+            Self::Node(FileType::Socket, _) => (Kind::Socket, (0, 0)),
+            Self::Node(FileType::BlockDevice, rdev) => (Kind::Block, rdev),
+            Self::Node(_, rdev) => (Kind::Char, rdev),
+        }
+    }
 }
 
 /// A new object's mode, and the umask of who makes it.
@@ -125,12 +141,19 @@ impl Overlay {
         let _entries = parent.entries.lock();
         check_alive(&parent)?;
         let creds = self.creds_of(caller, modes.umask)?;
-        creds::assume(creds).during("take the caller's ids")?;
-        let at = At::new(&dir, name.as_bytes());
-        let (fd, over_whiteout) = match make_at(dir.as_fd(), name.as_bytes(), what, modes.mode) {
+        let at = At::new(&dir, name.as_bytes()).keeping(self.upper_key());
+        let made = if at.keeps() {
+            // With its owner, it would not come in one call.
+            if at.plain().find().during("look up")?.is_some() { Err(Errno::EXIST) } else { Ok(None) }
+        } else {
+            creds::assume(creds).during("take the caller's ids")?;
+            make_at(dir.as_fd(), name.as_bytes(), what, modes.mode)
+        };
+        let (fd, over_whiteout) = match made {
+            Ok(None) if at.keeps() => (self.make_staged(at, what, modes, creds, false)?, false),
             Ok(fd) => (fd, false),
             // Nothing is shown under the name, so it is a whiteout.
-            Err(Errno::EXIST) => (self.make_over_whiteout(dir.as_fd(), &name, what, modes, creds)?, true),
+            Err(Errno::EXIST) => (self.make_staged(at, what, modes, creds, true)?, true),
             Err(errno) => return Err(Error::new(errno, "create")),
         };
         let since = self.caches.attrs.now();
@@ -176,24 +199,28 @@ impl Overlay {
 
     /// Whose a new file becomes.
     fn creds_of(&self, caller: Caller, umask: u32) -> Result<Creds> {
-        let uid = self.config.squash_uid.unwrap_or(caller.uid);
-        let gid = self.config.squash_gid.unwrap_or(caller.gid);
-        if !self.may_chown && uid != self.owner().0 {
+        // As on mounts with shifted ids: it would be nobody's.
+        let unmapped = Error::new(Errno::OVERFLOW, "make a file of a user or group that is not mapped");
+        let ids = self.ids.stored_uid(caller.uid).zip(self.ids.stored_gid(caller.gid));
+        let (uid, gid) = ids.ok_or(unmapped)?;
+        if !self.may_chown && uid != self.owner().0 && self.upper_key().is_none() {
             return Err(Error::new(Errno::PERM, "make a file of another user"));
         }
         Ok(Creds { uid, gid, umask })
     }
 
-    fn make_over_whiteout(
+    /// Makes the object in the work directory, and puts it under its name in the upper, where there may be a whiteout.
+    fn make_staged(
         &self,
-        dir: BorrowedFd<'_>,
-        name: &Name,
+        at: At<'_>,
         what: What<'_>,
         modes: Modes,
         mut creds: Creds,
+        over_whiteout: bool,
     ) -> Result<Option<OwnedFd>> {
         // What the directory would have done had the object been made in it.
-        let parent = At::fd(&dir);
+        let (dir, key) = (at.dir(), self.upper_key());
+        let parent = At::fd(&dir).keeping(key);
         let parent_attr = parent.attr().during("stat")?;
         let is_dir = matches!(what, What::Dir);
         let has_acl = self.config.acl && !matches!(what, What::Symlink(_));
@@ -205,10 +232,26 @@ impl Overlay {
                 inherited.mode |= libc::S_ISGID;
             }
         }
-        creds::assume(Creds { umask: 0, ..creds }).during("take the caller's ids")?;
+        // A symlink can only belong to whom it belongs.
+        let is_kept = key.is_some() && (!matches!(what, What::Symlink(_)) || !self.may_chown);
+        let ids = if is_kept { self.owner() } else { (creds.uid, creds.gid) };
+        creds::assume(Creds { uid: ids.0, gid: ids.1, umask: 0 }).during("take the caller's ids")?;
         let work = self.work()?;
-        let (staged, fd) = work.stage(|dir, name| make_at(dir, name, what, inherited.mode))?;
-        if is_dir && inherited.mode & libc::S_ISGID != 0 {
+        let (staged, fd) = match key {
+            None => work.stage(|dir, name| make_at(dir, name, what, inherited.mode))?,
+            Some(_) => {
+                let real = match what {
+                    What::Node(..) => What::Node(FileType::RegularFile, (0, 0)),
+                    what => what,
+                };
+                work.stage(|dir, name| make_at(dir, name, real, real_mode(inherited.mode, is_dir)))?
+            }
+        };
+        if let Some(key) = key.filter(|_| !matches!(what, What::Symlink(_))) {
+            let kind = Some(what.kind());
+            let kept = Kept { uid: creds.uid, gid: creds.gid, mode: inherited.mode & 0o7777, kind };
+            staged.at().keep(key, &kept).during("keep the owner")?;
+        } else if is_dir && inherited.mode & libc::S_ISGID != 0 {
             // mkdir(2) ignores the bit.
             staged.at().chmod(inherited.mode).during("set the mode")?;
         }
@@ -217,10 +260,15 @@ impl Overlay {
                 staged.at().set_xattr(acl, value, XattrFlags::empty()).during("set an ACL")?;
             }
         }
-        if is_dir {
+        if is_dir && over_whiteout {
             self.dialect.set(staged.at(), Mark::Opaque, b"y").during("set the opaque mark")?;
         }
-        staged.commit(dir, name.as_bytes(), if is_dir { RenameFlags::EXCHANGE } else { RenameFlags::empty() })?;
+        let flags = match (over_whiteout, is_dir) {
+            (false, _) => RenameFlags::NOREPLACE,
+            (true, true) => RenameFlags::EXCHANGE,
+            (true, false) => RenameFlags::empty(),
+        };
+        staged.commit(dir, at.name(), flags)?;
         Ok(fd)
     }
 }

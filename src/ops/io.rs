@@ -100,7 +100,8 @@ impl Overlay {
 
     /// Numbers an open file.
     pub(super) fn add_file(&self, inode: Arc<Inode>, flags: OFlags, backing: Backing, caller: Caller) -> Opened {
-        let is_setid = inode.state.read().flags.setid;
+        let flags_of = inode.state.read().flags;
+        let is_setid = flags_of.setid || flags_of.kept_capability;
         let opened = Opened { file: 0, backing: backing.clone(), flags, is_setid };
         Opened { file: self.files.add(OpenFile::new(inode, flags, backing, caller.uid)), ..opened }
     }
@@ -221,6 +222,7 @@ impl Overlay {
         if !backing.in_upper {
             return Err(Error::new(Errno::BADF, "write"));
         }
+        self.drop_capability(&file.inode)?;
         let mut done = 0;
         let mut result = Ok(());
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
@@ -292,7 +294,7 @@ impl Overlay {
             return Ok(());
         }
         // The bits were set while it was open. Its owner might set them again anyway.
-        let attr = self.with_real(&file.inode, |at, _| at.attr(), "stat")?;
+        let attr = self.real_attr(&file.inode)?;
         let is_unwritten = file.inode.state.read().extra.as_ref().and_then(|extra| extra.written) == Some(attr.mtime);
         if attr.uid == file.uid || is_unwritten {
             return Ok(());

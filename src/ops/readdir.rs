@@ -175,7 +175,7 @@ impl Merge<'_> {
                 hidden.push(name.to_vec());
                 return Ok(());
             }
-            let at = At::new(dir, raw.name);
+            let at = At::new(dir, raw.name).keeping(overlay.upper_key());
             let Some(kind) = shown_kind(at, &raw, xattr_whiteouts)? else {
                 self.hide(raw.name);
                 return Ok(());
@@ -199,6 +199,7 @@ impl Merge<'_> {
         let overlay = self.overlay;
         let fd = overlay.lower_dir(dir)?;
         let dev = At::fd(&fd).attr().during("stat")?.dev;
+        let key = overlay.key_of(dir);
         // What a layer's `.wh.` names hide is in the layers below it, not in itself.
         let mut hidden: Vec<Vec<u8>> = Vec::new();
         let mut has_dot_names = false;
@@ -210,7 +211,7 @@ impl Merge<'_> {
                 }
                 return Ok(());
             }
-            match shown_kind(At::new(&fd, raw.name), &raw, dir.xattr_whiteouts)? {
+            match shown_kind(At::new(&fd, raw.name).keeping(key), &raw, dir.xattr_whiteouts)? {
                 Some(kind) => self.show(raw.name, overlay.numbers.compose(dev, raw.ino), kind, Some(dir.layer)),
                 None => {
                     hidden.push(raw.name.to_vec());
@@ -245,14 +246,19 @@ impl Merge<'_> {
 
 /// The type of an entry; `None` for a whiteout.
 fn shown_kind(at: At<'_>, raw: &Raw<'_>, xattr_whiteouts: bool) -> Result<Option<Kind>> {
-    let may_be_marked = xattr_whiteouts && raw.kind == Some(Kind::File);
+    let may_be_marked = (xattr_whiteouts || at.keeps()) && raw.kind == Some(Kind::File);
     if let Some(kind) = raw.kind
         && kind != Kind::Char
         && !may_be_marked
     {
         return Ok(Some(kind));
     }
-    let Some(attr) = at.find().during("stat")? else { return Ok(None) };
+    let found = match (at.find(), raw.kind) {
+        // Whoever looks at this entry gets the error.
+        (Err(Errno::IO), Some(kind)) if at.keeps() => return Ok(Some(kind)),
+        (found, _) => found,
+    };
+    let Some(attr) = found.during("stat")? else { return Ok(None) };
     if attr.is_whiteout() {
         return Ok(None);
     }

@@ -15,6 +15,7 @@ mod links;
 mod merge;
 mod numbers;
 mod options;
+mod owners;
 mod random;
 mod readdir;
 mod remove;

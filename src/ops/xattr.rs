@@ -4,9 +4,10 @@ use rustix::fs::XattrFlags;
 
 use crate::acl;
 use crate::at::{At, split_names};
-use crate::copy_up::{CAPABILITY, Data, Gate};
-use crate::error::{Errno, Error, Result};
+use crate::copy_up::{Data, Gate};
+use crate::error::{Context, Errno, Error, Result};
 use crate::overlay::{Caller, Overlay};
+use crate::override_stat::CAPABILITY;
 
 use super::check_unprotected;
 
@@ -18,13 +19,14 @@ impl Overlay {
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>> {
         self.check_acl_name(name)?;
         let is_acl = name == acl::ACCESS || name == acl::DEFAULT;
-        let name = self.dialect.escape(name);
-        let get = |at: At<'_>| match at.xattr_strict(&name) {
+        let stored = self.dialect.escape(name);
+        let get = |at: At<'_>| match at.xattr_strict(&stored) {
             // On a filesystem without ACLs it has none; any other error the kernel takes for that of the access.
             Err(Errno::OPNOTSUPP) if is_acl => Err(Errno::NODATA),
             result => result,
         };
-        self.with_real(&self.inode(ino)?, |at, _| get(at), "getxattr")
+        let value = self.with_real(&self.inode(ino)?, |at, _| get(at), "getxattr")?;
+        self.ids.show_xattr(name, value).during("getxattr")
     }
 
     /// The names of all attributes that the caller may see, each ended by a NUL.
@@ -57,10 +59,14 @@ impl Overlay {
         check_unprotected(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags);
         let stored = self.dialect.escape(name);
+        let value = self.ids.store_xattr(name, value).during("setxattr")?;
         self.copy_up(&inode, Data::Later)?;
         let gate = self.gate_of_metacopy(&inode);
         let _gate = gate.as_ref().map(Gate::lock);
-        self.with_real(&inode, |at, _| at.set_xattr(&stored, value, flags), "setxattr")?;
+        self.with_real(&inode, |at, _| at.set_xattr(&stored, &value, flags), "setxattr")?;
+        if name == CAPABILITY {
+            inode.state.write().flags.kept_capability = self.upper_key().is_some();
+        }
         if name == acl::ACCESS {
             self.drop_setgid_of_stranger(&inode, caller)?;
         }

@@ -245,7 +245,7 @@ impl Overlay {
             return Ok(plain(Probe::Absent));
         }
         let fd = self.lower_dir(dir)?;
-        let at = At::new(&fd, name.as_bytes());
+        let at = At::new(&fd, name.as_bytes()).keeping(self.key_of(dir));
         let dot_hidden = || {
             let hidden = may_be_dot_hidden && At::new(&fd, &dot_name).find().during("look up")?.is_some();
             Ok::<_, Error>(hidden)

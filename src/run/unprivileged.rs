@@ -1,7 +1,7 @@
 //! A user namespace for who is not root: root of it, with the user's subordinate ids where there are some.
 
 use std::fs::{File, read_to_string, write};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::process::{Command, Stdio, exit};
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -91,6 +91,9 @@ fn map(
             match status {
                 Ok(status) if status.success() => {}
                 Ok(status) => return Err(failed(status.to_string())),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(failed("there is no such program (install the package uidmap)".to_owned()));
+                }
                 Err(error) => return Err(failed(error.to_string())),
             }
         }

@@ -187,7 +187,10 @@ fn a_wrong_command_line_is_told_in_one_line() {
         (&["-o", "lowerdir=a,fsync", "m"], "fsync: needs a value"),
         (&["-o", "lowerdir=a,volatile=1", "m"], "volatile=1: takes no value"),
         (&["-o", "lowerdir=a::b:c", "m"], "lowerdir=a::b:c: has a layer to be merged (:) below one for data only (::)"),
-        (&["-o", "lowerdir=a,uidmapping=0:1:2", "m"], "uidmapping=0:1:2: not supported"),
+        (
+            &["-o", "lowerdir=a,uidmapping=0:1", "m"],
+            "uidmapping=0:1: not numbers in threes with colons between (STORED:SHOWN:COUNT)",
+        ),
         (&["-o", "lowerdir=a,remount", "m"], "remount: mount it anew to change options"),
         (&["umount"], "the following required arguments were not provided: <MOUNTPOINT>"),
         (&["mount", "--lower", "a"], "the following required arguments were not provided: <MOUNTPOINT>..."),
@@ -251,7 +254,10 @@ fn without_the_device_it_says_so() {
         .unwrap();
     assert_eq!(
         (said(&output).as_str(), output.status.code()),
-        ("plyfs: /dev/fuse: No such file or directory\n", Some(1))
+        (
+            "plyfs: /dev/fuse: No such file or directory (as root: modprobe fuse; a container has to be given the device)\n",
+            Some(1)
+        )
     );
 }
 
@@ -266,8 +272,11 @@ fn without_privilege_it_says_so() {
     command.env("PATH", "/nonexistent").uid(65534).gid(65534);
     let output = command.args(["-o", "lowerdir=a", "m"]).current_dir(bed.dir.path()).output().unwrap();
     let lines = [
-        "plyfs: /dev/fuse: Permission denied\n".to_owned(),
-        format!("plyfs: mountpoint {}: no privilege to mount, and no fusermount3\n", bed.path("m").display()),
+        "plyfs: /dev/fuse: Permission denied (root can open it to users: chmod 666 /dev/fuse)\n".to_owned(),
+        format!(
+            "plyfs: mountpoint {}: no privilege to mount, and no fusermount3 (install the package fuse3)\n",
+            bed.path("m").display()
+        ),
     ];
     assert!(lines.contains(&said(&output)), "{output:?}");
     assert_eq!(output.status.code(), Some(1));

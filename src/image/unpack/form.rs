@@ -8,11 +8,11 @@ use crate::attr::{Attr, Kind};
 use crate::error::Errno;
 use crate::layer::marks::{Dialect, Mark};
 use crate::layer::work::WhiteoutStyle;
+use crate::override_stat::Key;
 use crate::sys::creds::{is_privileged, may_chown};
 
-/// The attribute in which owner, group and mode are kept where a file cannot have them: `UID:GID:0MODE`, as the library
-/// of podman and buildah writes it.
-pub const OVERRIDE: &[u8] = b"user.containers.override_stat";
+/// By which attribute owners are kept that files cannot have.
+pub const KEY: Key = Key::Containers;
 
 /// Whose the files of a layer are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,20 +20,8 @@ pub const OVERRIDE: &[u8] = b"user.containers.override_stat";
 pub enum Owners {
     /// The image's own, in the user namespace that the layer was unpacked in.
     Real,
-    /// Whoever unpacked the layer; the image's own are kept in [`OVERRIDE`].
+    /// Whoever unpacked the layer; the image's own are kept in [`KEY`].
     Override,
-}
-
-/// Whose a file is, and its mode, as [`OVERRIDE`] has it; `None` for what makes no sense.
-pub fn parse_override(value: &[u8]) -> Option<(u32, u32, u32)> {
-    let mut fields = str::from_utf8(value).ok()?.split(':');
-    let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((uid, gid, u32::from_str_radix(fields.next()?, 8).ok()? & 0o7777))
-}
-
-/// The mode that a file has whose own one is kept in [`OVERRIDE`]: what lets us read and change it.
-pub const fn overridden_mode(mode: u32, is_dir: bool) -> u32 {
-    mode & 0o777 | if is_dir { 0o700 } else { 0o600 }
 }
 
 /// The form of a layer.
@@ -48,7 +36,7 @@ pub struct Form {
 }
 
 /// Whether this user namespace has as many users as images may have.
-fn has_ids() -> bool {
+pub fn has_ids() -> bool {
     const USERS: u64 = 65_536;
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let counts = map.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<u64>().ok());
@@ -117,20 +105,5 @@ impl Form {
     /// Those of setxattr(2).
     pub fn make_opaque(&self, at: At<'_>) -> Result<(), Errno> {
         self.dialect.set(at, Mark::Opaque, b"y")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_kept_of_owners_is_read_again() {
-        assert_eq!(parse_override(b"0:43:0100664"), Some((0, 43, 0o664)));
-        assert_eq!(parse_override(b"33:34:04755:file"), Some((33, 34, 0o4755)));
-        for bad in [&b""[..], b"1", b"1:2", b"1:2:9", b"-1:2:7", b"\xff"] {
-            assert_eq!(parse_override(bad), None, "{}", bad.escape_ascii());
-        }
-        assert_eq!((overridden_mode(0o4000, false), overridden_mode(0o555, true)), (0o600, 0o755));
     }
 }

@@ -2,6 +2,7 @@
 
 mod background;
 mod check;
+mod confine;
 mod failure;
 mod fusermount;
 mod kernel;
@@ -10,8 +11,9 @@ mod signals;
 mod umount;
 mod watcher;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::fs::{AtFlags, CWD, Mode, StatxFlags, statx};
@@ -22,6 +24,7 @@ use crate::config::{Config, MountOptions};
 use crate::fuse::{Session, Settings};
 use crate::image::container::Held;
 use crate::overlay::Overlay;
+use crate::running;
 use crate::sys::creds::is_privileged;
 use crate::sys::mount::Inherited;
 
@@ -94,22 +97,57 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
     }
     let (device, mounted) = kernel::mount(&mountpoint, &options)?;
     let mounted = Cleared(Arc::new(mounted));
+    if let Err(errno) = confine::drop_capabilities() {
+        log::warn!("capabilities that nothing takes are kept: {errno}");
+    }
     let watcher = request.mount.auto_unmount.then(|| Watcher::start(&mounted.0)).transpose()?;
-    let session = Session::start(device, Arc::clone(&overlay), &settings(&request.mount))?;
     let no_thread = |error| Failure::new(format!("cannot start a thread: {error}"));
-    signals::watch(signals, Arc::clone(&mounted.0), Arc::clone(&overlay)).map_err(no_thread)?;
-    let result = match caller {
-        Some(caller) => thread::scope(|scope| {
-            thread::Builder::new().spawn_scoped(scope, || tell(caller, &mounted.0)).map_err(no_thread)?;
-            session.run().map_err(Failure::from)
-        }),
-        None => session.run().map_err(Failure::from),
-    };
+    running::look_from_here().map_err(no_thread)?;
+    let result = thread::scope(|scope| {
+        let (started, begun) = mpsc::channel();
+        let (overlay, options) = (&overlay, &request.mount);
+        let serve = move || serve_requests(device, overlay, options, &started);
+        let serving = thread::Builder::new().name("serve".into()).spawn_scoped(scope, serve).map_err(no_thread)?;
+        // What it could not start with is its result.
+        if begun.recv() == Ok(()) {
+            if let Err(error) = signals::watch(signals, Arc::clone(&mounted.0), Arc::clone(overlay)) {
+                mounted.0.clear();
+                return Err(no_thread(error));
+            }
+            if let Some(caller) = caller {
+                tell(caller, &mounted.0);
+            }
+        }
+        serving.join().unwrap_or_else(|_| Err(Failure::new("the thread that serves requests panicked")))
+    });
     drop(mounted);
     drop(watcher);
     overlay.close();
     request.held.end();
     result
+}
+
+/// Starts a session, says so, and serves until the mount is gone. Everything that handles requests is started in here, and
+/// closed in with it.
+fn serve_requests(
+    device: OwnedFd,
+    overlay: &Arc<Overlay>,
+    options: &MountOptions,
+    started: &mpsc::Sender<()>,
+) -> Result<(), Failure> {
+    if options.landlock {
+        let (read, written) = overlay.dirs();
+        match confine::close_into(&read, &written) {
+            Ok(()) => log::info!("closed into the layers by Landlock"),
+            Err(reason) => log::info!("not closed into the layers: {reason}"),
+        }
+    }
+    let session = Session::start(device, Arc::clone(overlay), &settings(options))?;
+    // Who waits for it has gone if it is not heard.
+    if started.send(()).is_err() {
+        return Ok(());
+    }
+    session.run().map_err(Failure::from)
 }
 
 /// Tells the caller that the mount answers, once it does.

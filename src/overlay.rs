@@ -249,6 +249,16 @@ impl Overlay {
         self.owner
     }
 
+    /// The directories that it reads, and those that it writes.
+    pub fn dirs(&self) -> (Vec<BorrowedFd<'_>>, Vec<BorrowedFd<'_>>) {
+        let mut read: Vec<_> = self.stack.lowers.iter().map(Layer::root).chain(self.index()).collect();
+        let mut written: Vec<_> = self.work.iter().map(WorkDir::root).collect();
+        if let Some(upper) = &self.stack.upper {
+            if written.is_empty() { &mut read } else { &mut written }.push(upper.root());
+        }
+        (read, written)
+    }
+
     /// The work directory.
     ///
     /// # Errors

@@ -115,10 +115,11 @@ fn tests_are_no_part_of_the_product() {
 fn every_claim_names_its_tests() {
     let tests: BTreeSet<String> =
         ["src", "tests"].into_iter().flat_map(rust).flat_map(|source| texts::tests(&source)).collect();
-    let path = Path::new("docs/SEMANTICS.md");
-    let text = read(path);
-    assert!(text.matches("[test: ").count() > 10, "few claims in {}", path.display());
-    expect_nothing(texts::claims(path, &text, &tests));
+    for path in ["docs/SEMANTICS.md", "docs/SECURITY.md"].map(Path::new) {
+        let text = read(path);
+        assert!(text.matches("[test: ").count() > 10, "few claims in {}", path.display());
+        expect_nothing(texts::claims(path, &text, &tests));
+    }
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct MountOptions {
     pub passthrough: Option<bool>,
     /// Processors are kept awake while requests come fast.
     pub awake: bool,
+    /// What serves requests is closed into the layers.
+    pub landlock: bool,
     /// Threads that read requests.
     pub readers: usize,
     /// Where messages are written to once nobody looks any more.
@@ -95,6 +97,7 @@ impl Default for MountOptions {
             writeback: false,
             passthrough: None,
             awake: true,
+            landlock: true,
             // A second one costs more in wake-ups than it gains: what takes long is done elsewhere.
             readers: 1,
             log: None,

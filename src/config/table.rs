@@ -252,6 +252,12 @@ pub static OPTIONS: &[Spec] = &[
     flag(&["allow_other"], |o| o.mount.allow_other = true, "other users may use the mount"),
     flag(&["allow_root"], |o| o.mount.allow_root = true, "root may use the mount, but no other user"),
     flag(&["auto_unmount"], |o| o.mount.auto_unmount = true, "the mount goes away with its daemon, even a killed one"),
+    set(
+        &["landlock"],
+        "0|1",
+        |o, v| one_zero(v).map(|on| o.mount.landlock = on),
+        "whether the daemon closes itself into its layers [1 if it can]",
+    ),
     nothing(&["default_permissions"], Value::No, "the kernel checks permissions (always)"),
     set(
         &["fsname"],

@@ -50,6 +50,11 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
+    /// The directory itself.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.base.as_fd()
+    }
+
     /// Takes `path` as the work directory of `upper` and empties it.
     ///
     /// Marks are written in `dialect`, or in the one that the filesystem and our privilege allow. Whiteouts are made in

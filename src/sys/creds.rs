@@ -86,7 +86,7 @@ fn set_fs_ids(uid: u32, gid: u32) -> Result<(), Errno> {
 /// Whether this process may act on any file of the machine as root does: it has `CAP_SYS_ADMIN` in the first user
 /// namespace, which `trusted.` attributes need.
 pub fn is_privileged() -> bool {
-    in_first_namespace("self") && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    in_first_namespace() && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Whether this process may give files away.
@@ -94,16 +94,34 @@ pub fn may_chown() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN))
 }
 
-/// Whether the process `pid` keeps set-id bits when it writes: it has `CAP_FSETID` in the first user namespace.
+/// Whether the process `pid` keeps set-id bits when it writes to a file of that owner and group: it has `CAP_FSETID` in a
+/// user namespace that knows both (`capable_wrt_inode_uidgid`).
 ///
 /// Falls back to no: dropping the bits is the safe side.
-pub fn keeps_setid(pid: u32) -> bool {
+pub fn keeps_setid(pid: u32, uid: u32, gid: u32) -> bool {
     const CAP_FSETID: u32 = 4;
     let process = pid.to_string();
-    in_first_namespace(&process)
-        && status_field(&process, "CapEff:")
-            .and_then(|caps| u64::from_str_radix(caps.trim(), 16).ok())
-            .is_some_and(|caps| caps & (1 << CAP_FSETID) != 0)
+    status_field(&process, "CapEff:")
+        .and_then(|caps| u64::from_str_radix(caps.trim(), 16).ok())
+        .is_some_and(|caps| caps & (1 << CAP_FSETID) != 0)
+        && knows(&process, "uid_map", uid)
+        && knows(&process, "gid_map", gid)
+}
+
+/// Whether the user namespace of a process has the id, which is one of ours.
+fn knows(process: &str, map: &str, id: u32) -> bool {
+    let read = |process| std::fs::read_to_string(format!("/proc/{process}/{map}"));
+    let (Ok(theirs), Ok(ours)) = (read(process), read("self")) else { return false };
+    // The kernel shows a namespace to those in it by the ids of the one around it, and to others by theirs.
+    let is_ours = theirs == ours;
+    theirs.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(inside)), Some(Ok(outside)), Some(Ok(count))) = (fields.next(), fields.next(), fields.next())
+        else {
+            return false;
+        };
+        id.checked_sub(if is_ours { inside } else { outside }).is_some_and(|offset| offset < count)
+    })
 }
 
 /// Whether the process `pid` is a member of the group `gid`, by its filesystem group or a supplementary one.
@@ -113,10 +131,10 @@ pub fn is_member(pid: u32, fsgid: u32, gid: u32) -> bool {
             .is_some_and(|groups| groups.split_ascii_whitespace().any(|group| group.parse() == Ok(gid)))
 }
 
-fn in_first_namespace(process: &str) -> bool {
+fn in_first_namespace() -> bool {
     /// The inode number of the first user namespace, fixed by the kernel (`PROC_USER_INIT_INO`).
     const FIRST: &[u8] = b"user:[4026531837]";
-    rustix::fs::readlink(format!("/proc/{process}/ns/user"), Vec::new()).is_ok_and(|link| link.as_bytes() == FIRST)
+    rustix::fs::readlink("/proc/self/ns/user", Vec::new()).is_ok_and(|link| link.as_bytes() == FIRST)
 }
 
 fn status_field(process: &str, field: &str) -> Option<String> {

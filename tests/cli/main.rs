@@ -604,6 +604,9 @@ fn allow_root_keeps_others_out() {
         command.args(["--reuid", "1001", "--regid", "1001", "--clear-groups", "cat"]).arg(bed.path(path));
         command.output().unwrap()
     };
+    bed.mount();
+    assert!(!as_user("m/a").status.success());
+    unmount(bed.path("m"), UnmountFlags::empty()).unwrap();
     bed.mount_with(",allow_root");
     // What root has looked at is not to be had from what the kernel keeps.
     assert_eq!(fs::read(bed.path("m/a")).unwrap(), b"a");

@@ -25,6 +25,7 @@ mod common;
 mod aborts;
 mod acl;
 mod attr;
+mod confined;
 mod crash;
 mod create;
 mod data_only;

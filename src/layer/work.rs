@@ -27,7 +27,7 @@ use super::{Layer, subject};
 pub use self::whiteout::WhiteoutStyle;
 
 /// How long a mount waits for the one before it to let go of the upper.
-const LOCK_PATIENCE: Duration = Duration::from_millis(1500);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The work directory of a mount.

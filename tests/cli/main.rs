@@ -8,6 +8,7 @@
     clippy::let_underscore_must_use
 )]
 
+mod contract;
 mod endings;
 mod inspect;
 mod shell;

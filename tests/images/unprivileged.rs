@@ -193,7 +193,14 @@ fn owners_are_kept_where_there_are_no_subordinate_ids() {
     let (_, of_root) = of_root(&guest, SCRIPT);
     assert_eq!(id, of_root, "root makes the same image, to the byte");
     bed.ok(&["image", "export", "changed", "oci:out:x"]);
-    clear(bed, &["base", "changed", "work"]);
+    // In a mount of the guest's own, all is as in the image.
+    bed.ok(&["mount", "--name", "seen", "base", "mnt"]);
+    let files = ["mnt/srv", "mnt/etc/shadow", "mnt/etc/closed", "mnt/bin/tool"];
+    let shown = bed.called("stat", &[&["-c", "%a %u:%g %F"], &files[..]].concat()).output().unwrap();
+    bed.ok(&["umount", "mnt"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert_eq!(shown, "2750 33:34 directory\n640 0:42 regular file\n0 33:0 regular file\n6755 33:34 regular file\n");
+    clear(bed, &["base", "changed", "work", "seen"]);
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub fn run() -> ExitCode {
         Some("commit") => changes::commit(rest),
         Some("image") => image::run(rest),
         Some("explain") => inspect::explain(rest),
+        Some("check") => inspect::check(rest),
+        Some("doctor") => inspect::doctor(rest),
         Some("completions") => whole::completions(rest),
         Some("man") => whole::man(rest),
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),

@@ -29,7 +29,7 @@
 //! F3  listing inode cache handle
 //! F4  overlay resolve copy_up ops
 //! F5  changes inspect fuse
-//! F6  mount run cli
+//! F6  mount run doctor cli
 //! ```
 //!
 //! # Lock order
@@ -55,6 +55,7 @@ pub mod changes;
 pub mod cli;
 pub mod config;
 mod copy_up;
+pub mod doctor;
 pub mod error;
 pub mod fuse;
 pub mod handle;

@@ -29,6 +29,7 @@ use crate::sys::creds::is_privileged;
 use crate::sys::mount::Inherited;
 
 pub use self::failure::Failure;
+pub use self::fusermount::version as helper;
 pub use self::umount::{covering, source_of, umount};
 
 use self::background::Caller;

@@ -17,6 +17,8 @@ const USAGE: &str = "plyfs -o lowerdir=PATH[:PATH…][,upperdir=PATH,workdir=PAT
        plyfs run IMAGE|CONTAINER [COMMAND…]
        plyfs diff | commit | image …
        plyfs explain -o OPTIONS PATH
+       plyfs check [--repair] UPPER
+       plyfs doctor [UPPER]
        plyfs completions | man …";
 
 /// `plyfs -o OPTIONS [SOURCE] MOUNTPOINT`, as mount programs are called.

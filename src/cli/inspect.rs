@@ -1,4 +1,4 @@
-//! `plyfs explain`: looking into an overlay without mounting it.
+//! `plyfs explain`, `check` and `doctor`: looking into overlays without mounting them, and at the machine.
 
 pub(super) mod args;
 
@@ -7,11 +7,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::Config;
+use crate::doctor::{State, examine};
 use crate::error::Result;
+use crate::inspect::check::{Finding, check as check_upper};
 use crate::inspect::explain::{Explanation, LayerView, explain as explain_path};
 use crate::mount::{Failure, covering};
 
-use self::args::Explain;
+use self::args::{Check, Doctor, Explain};
 use super::image::{ended, show};
 use super::{options, parse, print, refuse, say};
 
@@ -97,4 +99,63 @@ fn sentence(view: &LayerView) -> String {
     parts.extend(says.notes.iter().cloned());
     let beyond = view.beyond.map(|is| format!(" (and a {is} at the whole path)")).unwrap_or_default();
     format!("{} -> {}{beyond}", parts.join(", "), view.verdict)
+}
+
+/// `plyfs check`
+pub(super) fn check(args: &[OsString]) -> Result<ExitCode, ExitCode> {
+    let args = parse::<Check>(args)?;
+    let mut options = options(&args.options)?;
+    options.config.upper = Some(args.upper.clone());
+    if args.work.is_some() {
+        options.config.work.clone_from(&args.work);
+    }
+    for warning in &options.warnings {
+        say(&Failure::new(warning.as_str()).to_string());
+    }
+    let run = || {
+        let findings = check_upper(&options.config, args.repair)?;
+        if args.json {
+            show::json(&findings)?;
+        } else {
+            findings.iter().try_for_each(|finding| print(&line(finding)))?;
+        }
+        let is_whole = !findings.iter().any(Finding::is_left);
+        Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    Ok(ended(run()))
+}
+
+/// A finding on one line.
+fn line(finding: &Finding) -> String {
+    let end = match (&finding.repair, finding.repaired, finding.is_info) {
+        (Some(repair), true, _) => format!(" [{repair}]"),
+        (Some(_), false, _) => " [--repair mends it]".to_owned(),
+        (None, _, false) => " [left as it is, to lose nothing]".to_owned(),
+        (None, _, true) => String::new(),
+    };
+    format!("{}: {}: {}{end}", finding.path, finding.kind, finding.what)
+}
+
+/// `plyfs doctor`
+pub(super) fn doctor(args: &[OsString]) -> Result<ExitCode, ExitCode> {
+    let args = parse::<Doctor>(args)?;
+    let run = || {
+        let checks = examine(args.upper.as_deref())?;
+        if args.json {
+            show::json(&checks)?;
+        } else {
+            for check in &checks {
+                let state = match check.state {
+                    State::Ok => "ok     ",
+                    State::Lacking => "lacking",
+                    State::Broken => "BROKEN ",
+                };
+                let hint = check.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                print(&format!("{state}  {:<17} {}{hint}", check.name, check.what))?;
+            }
+        }
+        let works = checks.iter().all(|check| check.state != State::Broken);
+        Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    Ok(ended(run()))
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use super::args::{Commit, Completions, Diff, Manual, Mount, Program, Run, Umount};
 use super::image::args::Images;
 use super::image::ended;
-use super::inspect::args::Explain;
+use super::inspect::args::{Check, Doctor, Explain};
 use super::parse;
 
 /// The command with everything that it can do. What is dispatched is listed here as well.
@@ -29,6 +29,8 @@ fn whole() -> Command {
         ("commit", Commit::command()),
         ("image", Images::command()),
         ("explain", Explain::command()),
+        ("check", Check::command()),
+        ("doctor", Doctor::command()),
         ("completions", Completions::command()),
         ("man", Manual::command()),
     ];

@@ -107,5 +107,8 @@ pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, writeback: bool, p
     if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
         log::debug!("{nearest} requests in the background");
     }
+    if passes {
+        log::info!("files of the upper go through");
+    }
     passes
 }

@@ -3,6 +3,7 @@
 mod layers;
 mod write;
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -267,14 +268,16 @@ impl<'a> Walk<'a> {
             }
             None => {}
         }
+        // The copy of a lower hard link may have been made under another of its names.
+        let is_named = found.state.links.as_slice().iter().any(|link| link.in_upper);
+        if let (Some(index), Some(work), false) = (found.state.index(), &self.config.work, is_named) {
+            return Ok(Some(work.join("index").join(OsStr::from_bytes(index))));
+        }
         if found.state.upper.is_some() {
             return Ok(upper());
         }
         match &found.state.lower {
-            Lower::File(dir, name) => match self.indexed(found, dir, name)? {
-                Some(indexed) => Ok(Some(indexed)),
-                None => Ok(self.lower_path(dir, name)),
-            },
+            Lower::File(dir, name) => Ok(self.lower_path(dir, name)),
             Lower::Dirs(dirs) => Ok(dirs.first().and_then(|dir| {
                 let layer = self.overlay.stack.lower(dir.layer)?;
                 Some(layer.path.join(dir.path()))
@@ -286,20 +289,6 @@ impl<'a> Walk<'a> {
     fn lower_path(&self, dir: &LowerDir, name: &Name) -> Option<PathBuf> {
         let layer = self.overlay.stack.lower(dir.layer)?;
         Some(join(&layer.path.join(dir.path()), std::slice::from_ref(name)))
-    }
-
-    /// The copy of a lower hard link that was made under another of its names, which a writable mount finds by the index.
-    fn indexed(&self, found: &Found, dir: &Arc<LowerDir>, name: &Name) -> Result<Option<PathBuf>> {
-        let (Some(work), true) = (&self.config.work, found.attr.nlink > 1 && self.is_writable()) else {
-            return Ok(None);
-        };
-        let origin = self.overlay.origin_of(dir, name, &found.attr)?;
-        let path = work.join("index").join(std::ffi::OsStr::from_bytes(&origin.index_name()));
-        match path.symlink_metadata() {
-            Ok(_) => Ok(Some(path)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::from(error).on(path.display().to_string())),
-        }
     }
 
     fn is_by_index(&self, data: &Path) -> bool {
@@ -355,7 +344,7 @@ fn lower(id: LayerId) -> String {
 }
 
 fn join(path: &Path, names: &[Name]) -> PathBuf {
-    names.iter().fold(path.to_owned(), |path, name| path.join(std::ffi::OsStr::from_bytes(name.as_bytes())))
+    names.iter().fold(path.to_owned(), |path, name| path.join(OsStr::from_bytes(name.as_bytes())))
 }
 
 /// Bytes on one line, as they are where that is possible.

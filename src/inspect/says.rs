@@ -12,7 +12,7 @@ use crate::layer::marks::{DOT_OPAQUE, DOT_WHITEOUT, Dialect, Marks, Metacopy, Op
 use crate::layer::origin::Origin;
 use crate::name::Name;
 
-/// Attributes by which other programs give files owners and modes that they have not. plyfs does not read them.
+/// Attributes that keep owners and modes which the files themselves have not.
 const OVERRIDES: [&[u8]; 3] =
     [b"user.containers.override_stat", b"user.fuseoverlayfs.override_stat", b"trusted.fuseoverlayfs.override_stat"];
 
@@ -149,7 +149,7 @@ impl Reading<'_> {
             // Of some types of files nobody may ask for such attributes.
             if let Ok(Some(value)) = at.xattr(name) {
                 let (name, value) = (name.escape_ascii(), value.escape_ascii());
-                says.notes.push(format!("{name}={value}, which plyfs does not read"));
+                says.notes.push(format!("{name}={value}"));
             }
         }
         Ok(says)

@@ -170,7 +170,7 @@ fn marks_and_foreign_attributes_are_told() {
     assert_eq!(told.layers[0].says.opaque, Some("overlay.opaque=y"));
     assert_eq!(told.layers[0].says.notes, ["impure"]);
     let told = layers.explain("d/f");
-    let notes = ["immutable", "user.containers.override_stat=0:0:0644, which plyfs does not read"];
+    let notes = ["immutable", "user.containers.override_stat=0:0:0644"];
     assert_eq!(told.layers[0].says.notes, notes);
     assert_eq!(told.write, ["refused: it is immutable"]);
 }

@@ -262,6 +262,17 @@ pub fn open_index(path: &Path) -> Result<Option<OwnedFd>> {
     index.map_err(named)
 }
 
+/// Removes `name` and what is below it from the directory `dir` of a work directory.
+///
+/// # Errors
+/// Those of openat(2) and unlinkat(2).
+pub fn remove_leftover(work: BorrowedFd<'_>, dir: &str, name: &[u8]) -> Result<(), Errno> {
+    match open_subdir(work, dir)? {
+        Some(dir) => clean::remove(dir.as_fd(), name),
+        None => Ok(()),
+    }
+}
+
 fn open_dir(dir: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     calls::openat(dir, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
@@ -303,7 +314,11 @@ fn make_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(made)
 }
 
-fn lock(dir: BorrowedFd<'_>, option: &str, path: &Path) -> Result<OwnedFd> {
+/// Locks the directory `path`, which `option` names, against mounts for as long as the result lives.
+///
+/// # Errors
+/// `EBUSY` while a mount uses it.
+pub fn lock(dir: BorrowedFd<'_>, option: &str, path: &Path) -> Result<OwnedFd> {
     let named = |errno| Error::new(errno, "lock").on(subject(option, path));
     let fd = open_dir(dir, ".").map_err(named)?;
     let mut waited = Duration::ZERO;

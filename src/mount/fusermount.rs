@@ -54,6 +54,17 @@ pub(super) fn mount(path: &Path, options: &MountOptions) -> Result<Option<OwnedF
     Ok(None)
 }
 
+/// What the program says of its version, or why it does not run; `None` where there is none.
+pub fn version() -> Option<Result<String, String>> {
+    PROGRAMS.iter().find_map(|program| {
+        match Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output() {
+            Ok(output) => Some(Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(format!("{program}: {}", reason(errno(&error))))),
+        }
+    })
+}
+
 /// Unmounts what is at `path`; `false` where there is no such program.
 ///
 /// # Errors

@@ -124,7 +124,7 @@ fn become_root() -> Result<()> {
 }
 
 /// The first range of ids that the list at `path` gives to the user, as start and count.
-fn subordinate(path: &str) -> Option<(u32, u32)> {
+pub(crate) fn subordinate(path: &str) -> Option<(u32, u32)> {
     range(&read_to_string(path).ok()?, &read_to_string("/etc/passwd").unwrap_or_default(), getuid().as_raw())
 }
 

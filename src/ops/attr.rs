@@ -179,11 +179,9 @@ impl Overlay {
     /// write. The former takes set-id bits as well, also of who may keep them. Of a file that had capabilities, the two
     /// are the same requests.
     fn change_nothing(&self, inode: &Arc<Inode>, capabilities_fell: bool, caller: Caller) -> Result<()> {
-        if capabilities_fell {
-            let attr = self.attr_of(inode)?;
-            if creds::keeps_setid(caller.pid, attr.uid, attr.gid) {
-                return Ok(());
-            }
+        let owners = || self.attr_of(inode).map(|attr| (attr.uid, attr.gid));
+        if capabilities_fell && creds::keeps_setid(caller.pid, owners)? {
+            return Ok(());
         }
         if !inode.is_dir() {
             self.drop_setgid_of_stranger(inode, caller)?;
@@ -258,13 +256,11 @@ impl Overlay {
     /// Those of chmod(2).
     pub(super) fn drop_setid(&self, inode: &Arc<Inode>, caller: Caller) -> Result<()> {
         self.drop_capability(inode)?;
-        if !inode.state.read().flags.setid {
+        let owners = || self.attr_of(inode).map(|attr| (attr.uid, attr.gid));
+        if !inode.state.read().flags.setid || creds::keeps_setid(caller.pid, owners)? {
             return Ok(());
         }
         let attr = self.real_attr(inode)?;
-        if creds::keeps_setid(caller.pid, attr.uid, attr.gid) {
-            return Ok(());
-        }
         let mode = without_setid(&attr, caller);
         if mode != attr.mode {
             self.with_real(inode, |at, _| at.chmod(mode), "drop set-id bits")?;

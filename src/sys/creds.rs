@@ -94,34 +94,52 @@ pub fn may_chown() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN))
 }
 
-/// Whether the process `pid` keeps set-id bits when it writes to a file of that owner and group: it has `CAP_FSETID` in a
-/// user namespace that knows both (`capable_wrt_inode_uidgid`).
+/// Whether the process `pid` keeps set-id bits when it writes to a file: it has `CAP_FSETID` in a user namespace that knows
+/// its owner and group (`capable_wrt_inode_uidgid`), which are asked for where it is not ours.
 ///
 /// Falls back to no: dropping the bits is the safe side.
-pub fn keeps_setid(pid: u32, uid: u32, gid: u32) -> bool {
+///
+/// # Errors
+/// Those of asking.
+pub fn keeps_setid<E>(pid: u32, owners: impl FnOnce() -> Result<(u32, u32), E>) -> Result<bool, E> {
     const CAP_FSETID: u32 = 4;
     let process = pid.to_string();
-    status_field(&process, "CapEff:")
+    let has_it = status_field(&process, "CapEff:")
         .and_then(|caps| u64::from_str_radix(caps.trim(), 16).ok())
-        .is_some_and(|caps| caps & (1 << CAP_FSETID) != 0)
-        && knows(&process, "uid_map", uid)
-        && knows(&process, "gid_map", gid)
+        .is_some_and(|caps| caps & (1 << CAP_FSETID) != 0);
+    let maps = has_it.then(|| Some([Map::of(&process, "uid_map")?, Map::of(&process, "gid_map")?]));
+    let Some([uids, gids]) = maps.flatten() else { return Ok(false) };
+    if uids.is_ours && gids.is_ours {
+        return Ok(true);
+    }
+    let (uid, gid) = owners()?;
+    Ok(uids.has(uid) && gids.has(gid))
 }
 
-/// Whether the user namespace of a process has the id, which is one of ours.
-fn knows(process: &str, map: &str, id: u32) -> bool {
-    let read = |process| std::fs::read_to_string(format!("/proc/{process}/{map}"));
-    let (Ok(theirs), Ok(ours)) = (read(process), read("self")) else { return false };
-    // The kernel shows a namespace to those in it by the ids of the one around it, and to others by theirs.
-    let is_ours = theirs == ours;
-    theirs.lines().any(|line| {
-        let mut fields = line.split_ascii_whitespace().map(str::parse::<u32>);
-        let (Some(Ok(inside)), Some(Ok(outside)), Some(Ok(count))) = (fields.next(), fields.next(), fields.next())
-        else {
-            return false;
-        };
-        id.checked_sub(if is_ours { inside } else { outside }).is_some_and(|offset| offset < count)
-    })
+/// Which ids the user namespace of a process has.
+struct Map {
+    text: String,
+    /// As our own namespace: so it has all that we see.
+    is_ours: bool,
+}
+
+impl Map {
+    fn of(process: &str, map: &str) -> Option<Self> {
+        let read = |process| std::fs::read_to_string(format!("/proc/{process}/{map}")).ok();
+        let text = read(process)?;
+        let is_ours = text == read("self")?;
+        Some(Self { text, is_ours })
+    }
+
+    /// Whether it has an id, which is one of ours: the kernel shows a namespace to others by their ids.
+    fn has(&self, id: u32) -> bool {
+        self.is_ours
+            || self.text.lines().any(|line| {
+                let mut fields = line.split_ascii_whitespace().skip(1).map(str::parse::<u32>);
+                let (Some(Ok(first)), Some(Ok(count))) = (fields.next(), fields.next()) else { return false };
+                id.checked_sub(first).is_some_and(|offset| offset < count)
+            })
+    }
 }
 
 /// Whether the process `pid` is a member of the group `gid`, by its filesystem group or a supplementary one.

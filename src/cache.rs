@@ -274,6 +274,16 @@ impl Names {
         self.names.clear();
     }
 
+    /// How many names something is known of.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Forgets `name` in `dir`.
     pub fn remove(&self, dir: u64, name: &[u8]) {
         self.names.remove(&self.key(dir, name));

@@ -6,6 +6,8 @@ mod container;
 mod image;
 mod inspect;
 mod progress;
+mod ps;
+mod stats;
 mod whole;
 
 use std::ffi::{OsStr, OsString};
@@ -25,7 +27,7 @@ use crate::mount::{self, Failure, Request};
 use crate::run::unprivileged::{self, Need};
 use crate::sys::mount::Inherited;
 
-use self::args::{Common, Helper, Mount, Program, Umount};
+use self::args::{Common, Helper, Mount, Program, Ps, Stats, Umount};
 
 /// The command line cannot be understood.
 const USAGE: u8 = 2;
@@ -71,6 +73,8 @@ pub fn run() -> ExitCode {
         Some("doctor") => inspect::doctor(rest),
         Some("completions") => whole::completions(rest),
         Some("man") => whole::man(rest),
+        Some("stats") => parse::<Stats>(rest).and_then(|args| report(stats::stats(&args))),
+        Some("ps") => parse::<Ps>(rest).and_then(|args| report(ps::ps(&args))),
         Some("umount") => parse::<Umount>(rest).and_then(|args| umount(&args)),
         _ => {
             let whole = program.map_or(rest, |_| args.as_slice());
@@ -193,6 +197,7 @@ fn mount(common: &Common, wanted: Wanted, inherited: Inherited) -> Result<ExitCo
         mountpoint,
         debug: common.debug,
         held: Held::default(),
+        image: None,
         ends_with_caller: false,
     };
     Ok(serve(common, &request, inherited))
@@ -228,6 +233,10 @@ fn umount(args: &Umount) -> Result<ExitCode, ExitCode> {
             say(&remark);
         }
     })))
+}
+
+fn report(result: Result<()>) -> Result<ExitCode, ExitCode> {
+    Ok(ended(result.map_err(Failure::from)))
 }
 
 fn ended(result: Result<(), Failure>) -> ExitCode {

@@ -301,7 +301,11 @@ impl Overlay {
             left = at.or_else(|| Some(DataAt::Lower(Arc::clone(dir), name.clone(), attr.blocks)));
         }
         self.stage_attributes(staged.at(), source, &attr, protected)?;
-        self.publish(inode, staged, index, left)
+        let is_metadata_only = left.is_some();
+        self.publish(inode, staged, index, left)?;
+        self.counters.copy_ups.add(1);
+        self.counters.metadata_only.add(is_metadata_only.into());
+        Ok(())
     }
 
     /// Makes an object of the same type, and copies its data.
@@ -326,8 +330,8 @@ impl Overlay {
                 let source = source.open_noatime(OFlags::RDONLY).during("open for copy-up")?;
                 match content {
                     Content::Nothing => {}
-                    Content::Source => data::copy(&source, &file, attr.size)?,
-                    Content::At(data) => data::copy(data, &file, attr.size)?,
+                    Content::Source => self.copy_data(&source, &file, attr.size)?,
+                    Content::At(data) => self.copy_data(data, &file, attr.size)?,
                     Content::Elsewhere(_) => calls::ftruncate(&file, attr.size).during("size the copy")?,
                 }
                 copy_flags(source.as_fd(), file.as_fd())?;
@@ -348,6 +352,14 @@ impl Overlay {
             Kind::Block => node(FileType::BlockDevice)?,
         };
         Ok(staged)
+    }
+
+    /// Copies the data of a file, and counts it.
+    fn copy_data(&self, source: &OwnedFd, copy: &OwnedFd, size: u64) -> Result<()> {
+        let is_shared = data::copy(source, copy, size)?;
+        self.counters.copied.add(size);
+        self.counters.reflinked.add(is_shared.into());
+        Ok(())
     }
 
     /// Gives the copy the owner, attributes, mode and times of its source. In this order: a change of owner takes set-id

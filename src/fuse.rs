@@ -1,6 +1,7 @@
 //! The FUSE adapter: decode, call the overlay, reply once. The only importer of `fuser`, with the files below it.
 
 mod adapter;
+pub mod agreement;
 mod ahead;
 mod awake;
 mod convert;
@@ -23,8 +24,11 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// The kernel gathers writes in its page cache (`writeback=1`).
     pub writeback: bool,
-    /// Files of the upper are read and written without us, where the kernel allows that (`passthrough=1`).
-    pub passthrough: bool,
+    /// Why files of the upper are not read and written without us; `None` where they are, if the kernel allows it
+    /// (`passthrough=1`).
+    pub no_passthrough: Option<&'static str>,
+    /// Requests are counted and timed (`stats=1`).
+    pub counts: bool,
     /// Processors are kept awake while requests come fast (`awake=1`).
     pub awake: bool,
     /// Only root and the mounting user may use the mount, though the kernel lets everybody in (`allow_root`).

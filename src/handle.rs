@@ -84,6 +84,11 @@ impl<T> Handles<T> {
         self.open.read().values().any(|handle| is_it(handle))
     }
 
+    /// How many there are of which `is_it` is true.
+    pub fn count(&self, is_it: impl Fn(&T) -> bool) -> usize {
+        self.open.read().values().filter(|handle| is_it(handle)).count()
+    }
+
     /// Ends the handle `number`.
     pub fn remove(&self, number: u64) -> Option<Arc<T>> {
         self.open.write().remove(&number)

@@ -23,13 +23,13 @@
 //! Imports go down only, and within a floor to the left only.
 //!
 //! ```text
-//! F0  error lock name attr acl override_stat ids sys calls at scan times running
+//! F0  error lock name attr acl override_stat ids sys calls at scan times running mounts counters
 //! F1  layer config image
 //! F2  merge
 //! F3  listing inode cache handle
 //! F4  overlay resolve copy_up ops
 //! F5  changes inspect fuse
-//! F6  mount run doctor cli
+//! F6  control mount run doctor cli
 //! ```
 //!
 //! # Lock order
@@ -54,7 +54,9 @@ mod calls;
 pub mod changes;
 pub mod cli;
 pub mod config;
+pub mod control;
 mod copy_up;
+pub mod counters;
 pub mod doctor;
 pub mod error;
 pub mod fuse;
@@ -68,6 +70,7 @@ pub mod listing;
 pub mod lock;
 pub mod merge;
 pub mod mount;
+pub mod mounts;
 pub mod name;
 pub mod ops;
 pub mod overlay;

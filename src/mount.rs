@@ -1,8 +1,10 @@
 //! A mount's life: checked, mounted, served, unmounted.
 
+mod about;
 mod background;
 mod check;
 mod confine;
+mod control;
 mod failure;
 mod fusermount;
 mod kernel;
@@ -21,6 +23,8 @@ use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, umask};
 
 use crate::config::{Config, MountOptions};
+use crate::control::protocol::ImageRef;
+use crate::fuse::agreement::Agreement;
 use crate::fuse::{Session, Settings};
 use crate::image::container::Held;
 use crate::overlay::Overlay;
@@ -49,6 +53,8 @@ pub struct Request {
     pub debug: bool,
     /// What is in use as long as it is mounted.
     pub held: Held,
+    /// What of the store is mounted.
+    pub image: Option<ImageRef>,
     /// A daemon in the background ends with who started it.
     pub ends_with_caller: bool,
 }
@@ -83,6 +89,7 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
     raise_descriptor_limit();
     let mountpoint = check::mountpoint(&request.mountpoint)?;
     check::layers(&request.config)?;
+    let layers = about::layers(&request.config);
     let overlay = Overlay::open(&request.config)?;
     // Paths may have been relative, or descriptors of the caller's, up to here.
     let caller = caller.map(|(caller, inherited)| {
@@ -110,16 +117,21 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
         let serve = move || serve_requests(device, overlay, options, &started);
         let serving = thread::Builder::new().name("serve".into()).spawn_scoped(scope, serve).map_err(no_thread)?;
         // What it could not start with is its result.
-        if begun.recv() == Ok(()) {
+        let mut control = None;
+        if let Ok(agreement) = begun.recv() {
             if let Err(error) = signals::watch(signals, Arc::clone(&mounted.0), Arc::clone(overlay)) {
                 mounted.0.clear();
                 return Err(no_thread(error));
             }
+            let about = about::about(request, layers, &mounted.0, overlay);
+            control = control::serve(about, Arc::clone(overlay), agreement);
             if let Some(caller) = caller {
                 tell(caller, &mounted.0);
             }
         }
-        serving.join().unwrap_or_else(|_| Err(Failure::new("the thread that serves requests panicked")))
+        let result = serving.join();
+        drop(control);
+        result.unwrap_or_else(|_| Err(Failure::new("the thread that serves requests panicked")))
     });
     drop(mounted);
     drop(watcher);
@@ -134,18 +146,24 @@ fn serve_requests(
     device: OwnedFd,
     overlay: &Arc<Overlay>,
     options: &MountOptions,
-    started: &mpsc::Sender<()>,
+    started: &mpsc::Sender<Arc<Agreement>>,
 ) -> Result<(), Failure> {
+    let mut is_open = Some("landlock=0 is given".to_owned());
     if options.landlock {
         let (read, written) = overlay.dirs();
-        match confine::close_into(&read, &written) {
-            Ok(()) => log::info!("closed into the layers by Landlock"),
-            Err(reason) => log::info!("not closed into the layers: {reason}"),
+        is_open = confine::close_into(&read, &written).err();
+        match &is_open {
+            None => log::info!("closed into the layers by Landlock"),
+            Some(reason) => log::info!("not closed into the layers: {reason}"),
         }
     }
     let session = Session::start(device, Arc::clone(overlay), &settings(options))?;
+    let agreement = session.agreement();
+    if let Some(reason) = is_open {
+        agreement.leave("landlock", reason);
+    }
     // Who waits for it has gone if it is not heard.
-    if started.send(()).is_err() {
+    if started.send(agreement).is_err() {
         return Ok(());
     }
     session.run().map_err(Failure::from)
@@ -176,7 +194,8 @@ fn settings(options: &MountOptions) -> Settings {
     Settings {
         timeout: options.timeouts.shortest(),
         writeback: options.writeback,
-        passthrough: passes_through(options),
+        no_passthrough: no_passthrough(options),
+        counts: options.stats,
         awake: options.awake,
         // Who lets everybody in means it, whatever else he says.
         allow_root: options.allow_root && !options.allow_other,
@@ -184,11 +203,16 @@ fn settings(options: &MountOptions) -> Settings {
     }
 }
 
-/// Whether files of the upper are to go through. Without the privilege for it the kernel refuses; files that go through
+/// Why files of the upper do not go through. Without the privilege for it the kernel refuses; files that go through
 /// move the access times of the upper, and cannot have their writes gathered.
-fn passes_through(options: &MountOptions) -> bool {
-    let keeps_times = options.flags.contains(MountFlags::NOATIME);
-    options.passthrough.unwrap_or(!keeps_times) && !options.writeback && is_privileged()
+fn no_passthrough(options: &MountOptions) -> Option<&'static str> {
+    match options.passthrough {
+        Some(false) => Some("passthrough=0 is given"),
+        None if options.flags.contains(MountFlags::NOATIME) => Some("noatime is given"),
+        _ if options.writeback => Some("writeback=1 is given"),
+        _ if !is_privileged() => Some("no privilege"),
+        _ => None,
+    }
 }
 
 /// Every open file of the mount is a descriptor here.

@@ -2,6 +2,8 @@
 //!
 //! Its operations are in `ops/`, a file for each kind; how a name becomes an inode is in `resolve.rs`.
 
+mod report;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +17,7 @@ use crate::at::At;
 use crate::attr::{Attr, Kind};
 use crate::cache::{Caches, DirKey};
 use crate::config::Config;
+use crate::counters::Counters;
 use crate::error::{Context, Errno, Error, Result};
 use crate::handle::{Handles, OpenFile};
 use crate::ids::Ids;
@@ -43,6 +46,8 @@ pub struct Overlay {
     pub(crate) numbers: Numbers,
     pub(crate) table: Table,
     pub(crate) caches: Caches,
+    /// What it has done.
+    pub counters: Counters,
     pub(crate) files: Handles<OpenFile>,
     /// The roots of the lower layers that are merged.
     pub(crate) lower_roots: Vec<Arc<LowerDir>>,
@@ -172,6 +177,7 @@ impl Overlay {
             dialect,
             table,
             caches: Caches::new(&sizes),
+            counters: Counters::default(),
             files: Handles::default(),
             lower_roots,
             data_roots,
@@ -191,7 +197,7 @@ impl Overlay {
 
     /// Empties the work directory; to be called once nothing uses the overlay any more.
     pub fn close(&self) {
-        log::info!("{}", self.counters());
+        log::info!("{}", self.summary());
         if let Some(work) = &self.work
             && let Err(errno) = work.close()
         {
@@ -214,21 +220,6 @@ impl Overlay {
         }
     }
 
-    /// What the caches have done, in one line.
-    pub fn counters(&self) -> String {
-        format!("{} inodes known, {} files open; caches: {}", self.table.len(), self.files.len(), self.caches)
-    }
-
-    /// Logs what the caches have done.
-    pub fn log_counters(&self) {
-        log::warn!("{}", self.counters());
-    }
-
-    /// The metadata caches, with their counters.
-    pub fn caches(&self) -> &Caches {
-        &self.caches
-    }
-
     /// Whether there are layers that hold nothing but the data of metacopies.
     pub(crate) fn has_data_layers(&self) -> bool {
         !self.data_roots.is_empty()
@@ -237,6 +228,11 @@ impl Overlay {
     /// Whether nothing can be changed.
     pub fn is_read_only(&self) -> bool {
         self.work.is_none()
+    }
+
+    /// Whether marks are `user.overlay.*`.
+    pub fn has_user_marks(&self) -> bool {
+        self.dialect == Dialect::User
     }
 
     /// Whether POSIX ACLs are supported.

@@ -17,6 +17,7 @@ const USAGE: &str = "plyfs -o lowerdir=PATH[:PATH…][,upperdir=PATH,workdir=PAT
        plyfs run IMAGE|CONTAINER [COMMAND…]
        plyfs diff | commit | image …
        plyfs explain -o OPTIONS PATH
+       plyfs ps | stats …
        plyfs check [--repair] UPPER
        plyfs doctor [UPPER]
        plyfs completions | man …";
@@ -175,6 +176,37 @@ pub(super) struct Umount {
     #[arg(short, long)]
     pub(super) lazy: bool,
     /// What to unmount
+    pub(super) mountpoint: PathBuf,
+}
+
+/// List what is mounted
+#[derive(Debug, Parser)]
+#[command(name = "plyfs ps", bin_name = "plyfs ps", about = "List your mounts", args_override_self = true)]
+pub(super) struct Ps {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print the layers of each mount below it
+    #[arg(short, long)]
+    pub(super) layers: bool,
+}
+
+/// Tell what a mount has done
+#[derive(Debug, Parser)]
+#[command(
+    name = "plyfs stats",
+    bin_name = "plyfs stats",
+    about = "Tell what a mount has done, and what it holds",
+    args_override_self = true
+)]
+pub(super) struct Stats {
+    /// Print JSON
+    #[arg(long, conflicts_with = "prometheus")]
+    pub(super) json: bool,
+    /// Print the text format of Prometheus
+    #[arg(long)]
+    pub(super) prometheus: bool,
+    /// Where it is mounted
     pub(super) mountpoint: PathBuf,
 }
 

@@ -12,6 +12,7 @@ use rustix::mount::MountFlags;
 use rustix::process::geteuid;
 
 use crate::config::Options;
+use crate::control::protocol::ImageRef;
 use crate::error::{Errno, Error, Result};
 use crate::image::container::{Container, ContainerRef, Held};
 use crate::image::store::Store;
@@ -182,6 +183,7 @@ fn prepare_mount(
 ) -> Result<Prepared> {
     let what = wanted.what.to_string_lossy();
     let Container { name, image, config: id, layers: ids, ephemeral: is_ephemeral, .. } = container.container.clone();
+    let image_name = image.to_string();
     let config = store.config(&Image { name: image, config: id, layers: ids })?;
     if !geteuid().is_root() && layers.iter().any(|layer| layer.info.owners == Owners::Real) {
         let reason = "its files belong to your subordinate ids: use plyfs run, or mount it in a shell of \
@@ -217,6 +219,7 @@ fn prepare_mount(
         mountpoint,
         debug: false,
         held: Held::new(store, layers, container),
+        image: Some(ImageRef { name: image_name, container: name.clone() }),
         ends_with_caller: false,
     };
     Ok(Prepared { request, config, name, is_ephemeral, is_new })

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 
 use crate::error::{Error, Result};
 
-use super::args::{Commit, Completions, Diff, Manual, Mount, Program, Run, Umount};
+use super::args::{Commit, Completions, Diff, Manual, Mount, Program, Ps, Run, Stats, Umount};
 use super::image::args::Images;
 use super::image::ended;
 use super::inspect::args::{Check, Doctor, Explain};
@@ -31,6 +31,8 @@ fn whole() -> Command {
         ("explain", Explain::command()),
         ("check", Check::command()),
         ("doctor", Doctor::command()),
+        ("ps", Ps::command()),
+        ("stats", Stats::command()),
         ("completions", Completions::command()),
         ("man", Manual::command()),
     ];

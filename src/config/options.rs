@@ -56,6 +56,8 @@ pub struct MountOptions {
     pub awake: bool,
     /// What serves requests is closed into the layers.
     pub landlock: bool,
+    /// Requests are counted and timed (`stats=1`).
+    pub stats: bool,
     /// Threads that read requests.
     pub readers: usize,
     /// Where messages are written to once nobody looks any more.
@@ -98,6 +100,7 @@ impl Default for MountOptions {
             passthrough: None,
             awake: true,
             landlock: true,
+            stats: true,
             // A second one costs more in wake-ups than it gains: what takes long is done elsewhere.
             readers: 1,
             log: None,

@@ -205,6 +205,12 @@ pub static OPTIONS: &[Spec] = &[
         |o, v| one_zero(v).map(|on| o.mount.awake = on),
         "whether idle processors stay awake while requests come fast [1]",
     ),
+    set(
+        &["stats"],
+        "0|1",
+        |o, v| one_zero(v).map(|on| o.mount.stats = on),
+        "whether requests are counted and timed, for plyfs stats [1]",
+    ),
     flag(&["writeback_cache"], |o| o.mount.writeback = true, "as writeback=1"),
     set(
         &["threads"],

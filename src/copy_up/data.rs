@@ -12,13 +12,16 @@ const CHUNK: u64 = 64 << 20;
 /// The buffer for filesystems between which the kernel does not copy.
 const BUFFER: usize = 256 << 10;
 
-/// Copies `size` bytes of `source` to the empty file `copy`.
+/// Copies `size` bytes of `source` to the empty file `copy`; whether they share the data now.
 ///
 /// # Errors
 /// Those of reading and writing; `EIO` when the source holds less than `size` bytes.
-pub(super) fn copy(source: &OwnedFd, copy: &OwnedFd, size: u64) -> Result<()> {
-    if size == 0 || calls::clone_data(copy, source).is_ok() {
-        return Ok(());
+pub(super) fn copy(source: &OwnedFd, copy: &OwnedFd, size: u64) -> Result<bool> {
+    if size == 0 {
+        return Ok(false);
+    }
+    if calls::clone_data(copy, source).is_ok() {
+        return Ok(true);
     }
     // The end may be a hole.
     calls::ftruncate(copy, size).during("size the copy")?;
@@ -28,7 +31,7 @@ pub(super) fn copy(source: &OwnedFd, copy: &OwnedFd, size: u64) -> Result<()> {
         copy_range(source, copy, start, end)?;
         position = end;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The next range that is no hole.

@@ -17,7 +17,7 @@ use crate::overlay::Overlay;
 use crate::override_stat::CAPABILITY;
 use crate::times;
 
-use super::{Data, data};
+use super::Data;
 
 impl Overlay {
     /// Opens the data of a metacopy for reading.
@@ -100,7 +100,7 @@ impl Overlay {
 
     fn fill(&self, file: &OwnedFd, source: &DataAt, size: u64) -> Result<()> {
         let source = self.open_data(source)?;
-        data::copy(&source, file, size)?;
+        self.copy_data(&source, file, size)?;
         // A source that is longer may have been taken whole.
         calls::ftruncate(file, size).during("size the copy")?;
         if self.syncs() {

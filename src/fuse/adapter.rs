@@ -6,23 +6,26 @@
 mod requests;
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use fuser::Request;
+use fuser::{INodeNo, Request};
 use rustix::fs::OFlags;
 
+use crate::counters::Op;
 use crate::error::{Errno, Error, Result};
 use crate::overlay::{Caller, Overlay};
 use crate::sys::creds;
 
 use super::Settings;
+use super::agreement::Agreement;
 use super::ahead::Ahead;
 use super::awake::Awake;
 use super::pool::Pool;
-use super::reply::{Refuse, answer};
+use super::reply::{Begun, Refuse, answer};
 use super::through::Through;
 
 /// Threads for what takes long.
@@ -53,6 +56,7 @@ pub(super) struct Adapter {
     passthrough: bool,
     through: Arc<Through>,
     ahead: Arc<Ahead>,
+    agreement: Arc<Agreement>,
     /// Files are opened without asking: nothing changes, and everybody may.
     opens_free: bool,
     /// How many inodes the kernel has forgotten.
@@ -69,6 +73,20 @@ impl Adapter {
         // What the kernel keeps, it shows to everybody.
         let timeout = if only.is_some() { Duration::ZERO } else { settings.timeout.unwrap_or(FOREVER) };
         let pool = Pool::new(WORKERS)?;
+        let agreement = Arc::new(Agreement::default());
+        if let Some(why) = settings.no_passthrough {
+            agreement.leave("passthrough", why);
+        }
+        if settings.readers > 1 {
+            agreement.leave("data with opens", "threads= is above 1");
+        }
+        if !settings.awake {
+            agreement.leave("awake", "awake=0 is given");
+        }
+        if !settings.counts {
+            agreement.leave("counting", "stats=0 is given");
+            overlay.counters.turn_off();
+        }
         Ok(Self {
             overlay,
             pool,
@@ -76,9 +94,10 @@ impl Adapter {
             timeout,
             writeback: settings.writeback,
             keeps_mtimes: settings.readers <= 1 && creds::is_privileged(),
-            passthrough: settings.passthrough,
-            through: Arc::new(Through::new()),
+            passthrough: settings.no_passthrough.is_none(),
+            through: Arc::new(Through::new(Arc::clone(&agreement))),
             ahead: Arc::default(),
+            agreement,
             opens_free: false,
             forgotten: AtomicU64::new(0),
             only,
@@ -88,6 +107,11 @@ impl Adapter {
     /// What hands data over, to be turned on once there is a session.
     pub(super) fn ahead(&self) -> Arc<Ahead> {
         Arc::clone(&self.ahead)
+    }
+
+    /// What is agreed with the kernel.
+    pub(super) fn agreement(&self) -> Arc<Agreement> {
+        Arc::clone(&self.agreement)
     }
 
     /// Who asks.
@@ -104,9 +128,27 @@ impl Adapter {
         }
     }
 
+    /// A request about the inode `ino` has arrived.
+    fn begin(&self, op: Op, ino: INodeNo) -> Begun {
+        Begun::new(&self.overlay, op, ino.0, None)
+    }
+
+    /// A request about `name` in the directory `parent` has arrived.
+    fn begin_at(&self, op: Op, parent: INodeNo, name: &OsStr) -> Begun {
+        Begun::new(&self.overlay, op, parent.0, Some(name))
+    }
+
+    /// Answers a request that nothing has to be done for: the kernel need not ask again.
+    fn decline(&self, op: Op, ino: INodeNo, reply: impl Refuse) {
+        let begun = self.begin(op, ino);
+        reply.refuse(fuser::Errno::ENOSYS);
+        begun.end(&self.overlay, Some(Errno::NOSYS));
+    }
+
     /// Answers here, or in the pool if that will take long.
     fn dispatch<R, T>(
         &self,
+        begun: Begun,
         request: &Request,
         is_slow: bool,
         reply: R,
@@ -118,9 +160,9 @@ impl Adapter {
         let caller = self.caller(request);
         if is_slow {
             let overlay = Arc::clone(&self.overlay);
-            self.pool.run(move || answer(reply, || work(&overlay, caller?), send));
+            self.pool.run(move || answer(&overlay, begun, reply, || work(&overlay, caller?), send));
         } else {
-            answer(reply, || work(&self.overlay, caller?), send);
+            answer(&self.overlay, begun, reply, || work(&self.overlay, caller?), send);
         }
     }
 

@@ -1,17 +1,22 @@
 //! Replying: once, whatever happens.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::{
     Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
+use log::Level;
 use rustix::fs::StatVfs;
 
 use crate::attr::{Attr, Kind};
+use crate::counters::Op;
 use crate::error::{Errno, Error, Result};
+use crate::overlay::Overlay;
 
 use super::{awake, convert};
 
@@ -45,25 +50,72 @@ refuse!(
     ReplyIoctl,
     ReplyLseek,
     ReplyOpen,
+    ReplyPoll,
     ReplyStatfs,
     ReplyWrite,
     ReplyXattr
 );
 
-/// Runs `work`, and answers with what comes of it. A panic is answered with `EIO`, and the mount lives on.
-pub(super) fn answer<R: Refuse, T>(reply: R, work: impl FnOnce() -> Result<T>, send: impl FnOnce(R, T)) {
-    match guarded(work) {
-        Ok(value) => send(reply, value),
-        Err(error) => {
-            report(&error);
-            reply.refuse(fuser::Errno::from_i32(error.errno().raw_os_error()));
+/// A request that has arrived, to be answered once.
+#[derive(Debug)]
+pub(super) struct Begun {
+    op: Op,
+    at: Option<Instant>,
+    /// What it is about, where each request is traced.
+    subject: Option<Box<str>>,
+}
+
+impl Begun {
+    /// A request about the inode `ino`, or `name` in it.
+    pub(super) fn new(overlay: &Overlay, op: Op, ino: u64, name: Option<&OsStr>) -> Self {
+        awake::note();
+        let subject = log::log_enabled!(Level::Trace).then(|| subject(overlay, ino, name));
+        Self { op, at: overlay.counters.begin(), subject }
+    }
+
+    /// Notes that it was answered.
+    pub(super) fn end(self, overlay: &Overlay, errno: Option<Errno>) {
+        let took = overlay.counters.end(self.op, self.at, errno.is_some());
+        if let Some(subject) = self.subject {
+            let result = errno.map_or_else(|| "ok".to_owned(), |errno| std::io::Error::from(errno).to_string());
+            log::trace!("{} {subject}: {result}, {} us", self.op.name(), took.as_micros());
         }
     }
 }
 
+/// How a request names what it is about: a node id, and a path where one is known.
+fn subject(overlay: &Overlay, ino: u64, name: Option<&OsStr>) -> Box<str> {
+    let mut path = overlay.path_of(ino).unwrap_or_else(|| "?".into());
+    if let Some(name) = name {
+        path.push(name);
+    }
+    format!("{ino} {}", path.as_os_str().as_bytes().escape_ascii()).into()
+}
+
+/// Runs `work`, and answers with what comes of it. A panic is answered with `EIO`, and the mount lives on.
+pub(super) fn answer<R: Refuse, T>(
+    overlay: &Overlay,
+    begun: Begun,
+    reply: R,
+    work: impl FnOnce() -> Result<T>,
+    send: impl FnOnce(R, T),
+) {
+    let errno = match guarded(work) {
+        Ok(value) => {
+            send(reply, value);
+            None
+        }
+        Err(error) => {
+            report(&error);
+            reply.refuse(fuser::Errno::from_i32(error.errno().raw_os_error()));
+            Some(error.errno())
+        }
+    };
+    begun.end(overlay, errno);
+}
+
 /// Runs `work`; a panic becomes `EIO`.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    awake::note();
     let operation = operation_of(&work);
     // Locks are not poisoned, and no state is left half changed: an inode's changes once the layer has changed.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {

@@ -11,6 +11,7 @@ use crate::overlay::{Overlay, Stale};
 
 use super::Settings;
 use super::adapter::Adapter;
+use super::agreement::Agreement;
 
 /// The largest write that the kernel is to send, in bytes.
 const MAX_WRITE: u32 = 1 << 20;
@@ -41,6 +42,7 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
 #[derive(Debug)]
 pub struct Session {
     inner: fuser::Session<Adapter>,
+    agreement: Arc<Agreement>,
 }
 
 impl Session {
@@ -51,7 +53,7 @@ impl Session {
     /// What went wrong on the FUSE device.
     pub fn start(fd: OwnedFd, overlay: Arc<Overlay>, settings: &Settings) -> Result<Self> {
         let adapter = Adapter::new(Arc::clone(&overlay), settings).map_err(|error| failed("start threads", error))?;
-        let ahead = adapter.ahead();
+        let (ahead, agreement) = (adapter.ahead(), adapter.agreement());
         let mut config = Config::default();
         config.n_threads = Some(settings.readers.max(1));
         // Who may use the mount is the kernel's decision, and the adapter's for `allow_root`.
@@ -68,7 +70,12 @@ impl Session {
                 log::debug!("the kernel keeps what it knows of inode {ino}: {error}");
             }
         });
-        Ok(Self { inner })
+        Ok(Self { inner, agreement })
+    }
+
+    /// What was agreed with the kernel.
+    pub fn agreement(&self) -> Arc<Agreement> {
+        Arc::clone(&self.agreement)
     }
 
     /// Serves requests until the filesystem is unmounted.
@@ -89,7 +96,13 @@ fn failed(operation: &'static str, error: io::Error) -> Error {
 }
 
 /// Agrees with the kernel on what this mount does; returns whether files may go through.
-pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, writeback: bool, passthrough: bool) -> bool {
+pub(super) fn negotiate(
+    config: &mut KernelConfig,
+    acl: bool,
+    writeback: bool,
+    passthrough: bool,
+    agreement: &Agreement,
+) -> bool {
     let mut wanted = WANTED;
     wanted.set(InitFlags::FUSE_POSIX_ACL, acl);
     wanted.set(InitFlags::FUSE_WRITEBACK_CACHE, writeback);
@@ -97,6 +110,17 @@ pub(super) fn negotiate(config: &mut KernelConfig, acl: bool, writeback: bool, p
     // At 1, the mount can still be a layer of the kernel's overlayfs.
     let passes = passthrough && offered && config.set_max_stack_depth(1).is_ok();
     wanted.set(InitFlags::FUSE_PASSTHROUGH, passes);
+    if passthrough && !passes {
+        agreement.leave("passthrough", "the kernel does not offer it");
+    }
+    if !acl {
+        agreement.leave("acl", "noacl is given");
+    }
+    let missing = wanted.difference(config.capabilities());
+    for (name, _) in missing.iter_names() {
+        agreement.leave(name, "the kernel does not offer it");
+    }
+    agreement.note(wanted & config.capabilities());
     if let Err(missing) = config.add_capabilities(wanted & config.capabilities()) {
         log::warn!("the kernel offered what it does not take: {missing:?}");
     }

@@ -26,6 +26,7 @@ use crate::error::Errno;
 use crate::ops::Opened;
 use crate::overlay::Overlay;
 
+use super::agreement::Agreement;
 use super::convert;
 use super::reply::GENERATION;
 
@@ -44,14 +45,15 @@ pub(super) struct Through {
     /// By node id.
     opens: Mutex<HashMap<u64, Opens>>,
     is_on: AtomicBool,
+    agreement: Arc<Agreement>,
     /// The kernel gathers writes, and may have to read what it writes back.
     gathers: AtomicBool,
 }
 
 impl Through {
     /// Of a mount on which nothing is open.
-    pub(super) fn new() -> Self {
-        Self { opens: Mutex::default(), is_on: AtomicBool::new(false), gathers: AtomicBool::new(false) }
+    pub(super) fn new(agreement: Arc<Agreement>) -> Self {
+        Self { opens: Mutex::default(), is_on: AtomicBool::new(false), agreement, gathers: AtomicBool::new(false) }
     }
 
     /// Notes what was agreed with the kernel: whether files go through, and whether it gathers writes.
@@ -167,6 +169,7 @@ impl Through {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         if matches!(errno, Errno::PERM | Errno::LOOP | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::INVAL) {
             self.is_on.store(false, Ordering::Relaxed);
+            self.agreement.leave("passthrough", format!("the kernel refuses a file of the upper: {error}"));
         }
     }
 }

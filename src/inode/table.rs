@@ -95,6 +95,14 @@ impl Table {
         self.shards.iter().map(|shard| shard.lock().known.len()).fold(0, usize::saturating_add)
     }
 
+    /// How often the kernel was told of all of them, less how often it has forgotten.
+    pub fn lookups(&self) -> u64 {
+        let of_shard = |shard: &Mutex<Shard, { rank::LEAF }>| {
+            shard.lock().known.values().map(|inode| inode.lookups()).fold(0, u64::saturating_add)
+        };
+        self.shards.iter().map(of_shard).fold(0, u64::saturating_add)
+    }
+
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -17,6 +17,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::at::At;
 use crate::calls;
+use crate::counters::Count;
 use crate::error::{Context, Errno, Error, Result};
 use crate::lock::{Mutex, rank};
 use crate::override_stat::Key;
@@ -45,6 +46,8 @@ pub struct WorkDir {
     shared_whiteout: Mutex<Option<Vec<u8>>, { rank::WHITEOUT }>,
     /// The filesystem makes hard links of device nodes.
     links_whiteouts: AtomicBool,
+    /// Whiteouts that were made.
+    pub whiteouts: Count,
     /// Held as long as the mount lives, so that no second one writes to the same upper.
     _locks: [OwnedFd; 2],
 }
@@ -115,6 +118,7 @@ impl WorkDir {
             next: AtomicU64::new(0),
             shared_whiteout: Mutex::new(None),
             links_whiteouts: AtomicBool::new(true),
+            whiteouts: Count::default(),
             _locks: locks,
         })
     }

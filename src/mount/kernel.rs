@@ -11,6 +11,7 @@ use rustix::process::{getgid, getuid};
 
 use crate::config::MountOptions;
 use crate::error::Errno;
+use crate::mounts;
 
 use super::failure::{Failure, reason};
 use super::fusermount;
@@ -119,9 +120,14 @@ impl Mounted {
         &self.path
     }
 
+    /// The device number that its files show, as far as it is known.
+    pub(super) fn device(&self) -> Option<(u32, u32)> {
+        self.id.map(|id| id.device)
+    }
+
     /// What the thread that unmounts it is called, by which [`super::umount`] finds the daemon.
     pub(super) fn thread_name(&self) -> String {
-        self.id.map_or_else(|| "mount".to_owned(), |id| thread_name(id.device))
+        self.device().map_or_else(|| "mount".to_owned(), mounts::thread_name)
     }
 
     /// Unmounts it, lazily if it is in use. Only to be called while it is being served.
@@ -152,10 +158,6 @@ impl Mounted {
     pub(super) fn take_away(&self) -> Result<(), Failure> {
         if self.id.is_some_and(|id| Id::at(&self.path) == Ok(id)) { unmount(&self.path, true) } else { Ok(()) }
     }
-}
-
-pub(super) fn thread_name((major, minor): (u32, u32)) -> String {
-    format!("mount {major}:{minor}")
 }
 
 /// Unmounts what is mounted at `path`.

@@ -4,21 +4,23 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use env_logger::{Builder, Env, Target};
+use env_logger::{Builder, Target};
 
 use crate::error::Errno;
 
 use super::failure::Failure;
 
-/// The environment variable that says which messages are wanted.
-const FILTER: &str = "PLYFS_LOG";
+/// The environment variables that say which messages are wanted; the first that is there counts.
+const FILTERS: [&str; 2] = ["PLYFS_LOG", "RUST_LOG"];
 
 /// Sends messages to `file`, or to standard error where there is none.
 ///
 /// # Errors
 /// Why the file cannot be written to.
 pub(super) fn start(file: Option<&Path>, debug: bool) -> Result<(), Failure> {
-    let mut builder = Builder::from_env(Env::new().filter_or(FILTER, if debug { "debug" } else { "warn" }));
+    let wanted = FILTERS.iter().find_map(|name| std::env::var(name).ok());
+    let mut builder = Builder::new();
+    builder.parse_filters(wanted.as_deref().unwrap_or(if debug { "debug" } else { "warn" }));
     if let Some(path) = file {
         // It names files of the mount, so that it is for its owner's eyes.
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);

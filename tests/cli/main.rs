@@ -9,6 +9,7 @@
 )]
 
 mod contract;
+mod control;
 mod endings;
 mod inspect;
 mod shell;
@@ -56,7 +57,7 @@ impl Bed {
     /// plyfs, to be run where the layers are.
     fn plyfs(&self) -> Command {
         let mut command = Command::new(PLYFS);
-        command.current_dir(self.dir.path()).stdin(Stdio::null()).env_remove("PLYFS_LOG");
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).env_remove("PLYFS_LOG").env_remove("RUST_LOG");
         command
     }
 

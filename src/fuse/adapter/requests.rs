@@ -16,6 +16,7 @@ use fuser::{
 };
 use rustix::fs::OFlags;
 
+use crate::counters::Op;
 use crate::error::{Errno, Error};
 use crate::ops::SetAttr;
 use crate::sys::memory;
@@ -38,23 +39,28 @@ impl Filesystem for Adapter {
         // The kernel tells with that flag that it can do without.
         let can_be_free = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.opens_free = can_be_free && self.overlay.is_read_only() && self.only.is_none();
-        let passes = session::negotiate(config, self.overlay.has_acls(), self.writeback, self.passthrough);
+        let passes =
+            session::negotiate(config, self.overlay.has_acls(), self.writeback, self.passthrough, &self.agreement);
         self.through.agree(passes, self.writeback);
         Ok(())
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let begun = self.begin_at(Op::Lookup, parent, name);
         let work = || {
             self.caller(request)?;
             #[cfg(feature = "failpoints")]
             super::super::failpoint::obey(name)?;
             self.overlay.lookup(parent.0, name.as_bytes())
         };
-        answer(reply, work, send_entry(self.timeout));
+        answer(&self.overlay, begun, reply, work, send_entry(self.timeout));
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        match guarded(|| Ok(self.overlay.forget(ino.0, count))) {
+        let begun = self.begin(Op::Forget, ino);
+        let forgotten = guarded(|| Ok(self.overlay.forget(ino.0, count)));
+        begun.end(&self.overlay, forgotten.as_ref().err().map(Error::errno));
+        match forgotten {
             // The kernel forgets in masses, when it is short of memory itself.
             Ok(true) if self.forgotten.fetch_add(1, Ordering::Relaxed).is_multiple_of(MANY) => {
                 self.pool.run(memory::give_back);
@@ -65,11 +71,14 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _file: Option<FileHandle>, reply: ReplyAttr) {
+        let begun = self.begin(Op::Getattr, ino);
         let work = || {
             self.caller(request)?;
             self.overlay.getattr(ino.0)
         };
-        answer(reply, work, |reply, attr| reply.attr(&keeps(self.timeout, &attr), &convert::attr(&attr)));
+        answer(&self.overlay, begun, reply, work, |reply, attr| {
+            reply.attr(&keeps(self.timeout, &attr), &convert::attr(&attr))
+        });
     }
 
     fn setattr(
@@ -90,11 +99,13 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let begun = self.begin(Op::Setattr, ino);
         let (atime, mtime) = (atime.map(convert::new_time), mtime.map(convert::new_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime };
         let timeout = self.timeout;
         let entered = size.map(|_| self.ahead.enter(ino.0));
         self.dispatch(
+            begun,
             request,
             is_slow!(self, ino),
             reply,
@@ -107,11 +118,12 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let begun = self.begin(Op::Readlink, ino);
         let work = || {
             self.caller(request)?;
             self.overlay.readlink(ino.0)
         };
-        answer(reply, work, |reply, target| reply.data(&target));
+        answer(&self.overlay, begun, reply, work, |reply, target| reply.data(&target));
     }
 
     fn mknod(
@@ -124,29 +136,34 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let begun = self.begin_at(Op::Mknod, parent, name);
         let work = || {
             let device = convert::decode_device(rdev);
             self.overlay.mknod(parent.0, name.as_bytes(), mode, umask, device, self.caller(request)?).map(Some)
         };
-        answer(reply, work, send_entry(self.timeout));
+        answer(&self.overlay, begun, reply, work, send_entry(self.timeout));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let begun = self.begin_at(Op::Mkdir, parent, name);
         let work = || self.overlay.mkdir(parent.0, name.as_bytes(), mode, umask, self.caller(request)?).map(Some);
-        answer(reply, work, send_entry(self.timeout));
+        answer(&self.overlay, begun, reply, work, send_entry(self.timeout));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let begun = self.begin_at(Op::Symlink, parent, name);
         let work = || {
             let target = target.as_os_str().as_bytes();
             self.overlay.symlink(parent.0, name.as_bytes(), target, self.caller(request)?).map(Some)
         };
-        answer(reply, work, send_entry(self.timeout));
+        answer(&self.overlay, begun, reply, work, send_entry(self.timeout));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let begun = self.begin_at(Op::Unlink, parent, name);
         let name = name.to_owned();
         self.dispatch(
+            begun,
             request,
             self.overlay.removal_copies_data(parent.0, name.as_bytes()),
             reply,
@@ -156,11 +173,12 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let begun = self.begin_at(Op::Rmdir, parent, name);
         let work = || {
             self.caller(request)?;
             self.overlay.rmdir(parent.0, name.as_bytes())
         };
-        answer(reply, work, send_empty);
+        answer(&self.overlay, begun, reply, work, send_empty);
     }
 
     fn rename(
@@ -173,9 +191,11 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let begun = self.begin_at(Op::Rename, parent, name);
         let (name, new_name) = (name.to_owned(), new_name.to_owned());
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         self.dispatch(
+            begun,
             request,
             self.overlay.rename_copies_data(parent.0, name.as_bytes())
                 || self.overlay.rename_copies_data(new_parent.0, new_name.as_bytes()),
@@ -186,8 +206,10 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, request: &Request, ino: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+        let begun = self.begin_at(Op::Link, new_parent, new_name);
         let new_name = new_name.to_owned();
         self.dispatch(
+            begun,
             request,
             is_slow!(self, ino),
             reply,
@@ -199,8 +221,9 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if self.opens_free {
             // The kernel need not ask again: it opens files by itself, and reads them by their inode.
-            return reply.error(fuser::Errno::ENOSYS);
+            return self.decline(Op::Open, ino, reply);
         }
+        let begun = self.begin(Op::Open, ino);
         let (asked, flags) = (OFlags::from_bits_retain(flags.0.cast_unsigned()), self.open_flags(flags.0));
         let is_slow = match (flags.intersects(OFlags::WRONLY | OFlags::RDWR), flags.contains(OFlags::TRUNC)) {
             // Also to truncate it: somebody may be copying it.
@@ -212,6 +235,7 @@ impl Filesystem for Adapter {
         let (overlay, through, ahead) = (Arc::clone(&self.overlay), Arc::clone(&self.through), Arc::clone(&self.ahead));
         let entered = ahead.enter(ino.0);
         self.dispatch(
+            begun,
             request,
             is_slow,
             reply,
@@ -246,9 +270,10 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let begun = self.begin_at(Op::Create, parent, name);
         let flags = self.open_flags(flags);
         let work = || self.overlay.create(parent.0, name.as_bytes(), mode, umask, flags, self.caller(request)?);
-        answer(reply, work, |reply, (attr, opened)| {
+        answer(&self.overlay, begun, reply, work, |reply, (attr, opened)| {
             self.ahead.enter(attr.ino).keep();
             self.through.send_created(reply, &attr, &opened, self.timeout, &self.overlay);
         });
@@ -265,6 +290,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let begun = self.begin(Op::Read, ino);
         let len = usize::try_from(size).unwrap_or(usize::MAX);
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < len {
@@ -275,14 +301,20 @@ impl Filesystem for Adapter {
                 0 => self.overlay.read_unopened(ino.0, offset, buffer),
                 file => self.overlay.read(file, offset, buffer),
             });
-            answer(reply, || result, |reply, read| reply.data(buffer.get(..read).unwrap_or_default()));
+            answer(
+                &self.overlay,
+                begun,
+                reply,
+                || result,
+                |reply, read| reply.data(buffer.get(..read).unwrap_or_default()),
+            );
         });
     }
 
     fn write(
         &self,
         request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         file: FileHandle,
         offset: u64,
         data: &[u8],
@@ -291,6 +323,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let begun = self.begin(Op::Write, ino);
         let drops_setid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let work = || {
             let caller = holder(request);
@@ -300,12 +333,16 @@ impl Filesystem for Adapter {
                 self.overlay.write(file.0, offset, data, drops_setid, caller)
             }
         };
-        answer(reply, work, send_written);
+        answer(&self.overlay, begun, reply, work, send_written);
     }
 
-    fn flush(&self, _request: &Request, _ino: INodeNo, _file: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _request: &Request, ino: INodeNo, _file: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         // The kernel need not ask again. Before 5.8 it would not write back then what it has gathered.
-        if self.writeback { reply.ok() } else { reply.error(fuser::Errno::ENOSYS) }
+        if !self.writeback {
+            return self.decline(Op::Flush, ino, reply);
+        }
+        let begun = self.begin(Op::Flush, ino);
+        answer(&self.overlay, begun, reply, || Ok(()), send_empty);
     }
 
     fn release(
@@ -318,25 +355,28 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let begun = self.begin(Op::Release, ino);
         let work = || {
             self.through.release(ino.0);
             self.ahead.leave(ino.0);
             self.overlay.release(file.0)
         };
-        answer(reply, work, send_empty);
+        answer(&self.overlay, begun, reply, work, send_empty);
     }
 
-    fn fsync(&self, _request: &Request, _ino: INodeNo, file: FileHandle, data_only: bool, reply: ReplyEmpty) {
+    fn fsync(&self, _request: &Request, ino: INodeNo, file: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let begun = self.begin(Op::Fsync, ino);
         let overlay = Arc::clone(&self.overlay);
-        self.pool.run(move || answer(reply, || overlay.fsync(file.0, data_only), send_empty));
+        self.pool.run(move || answer(&overlay, begun, reply, || overlay.fsync(file.0, data_only), send_empty));
     }
 
-    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         // There is nothing to be opened: the kernel need not ask again, and keeps listings.
-        reply.error(fuser::Errno::ENOSYS);
+        self.decline(Op::Opendir, ino, reply);
     }
 
     fn readdir(&self, request: &Request, ino: INodeNo, _dir: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let begun = self.begin(Op::Readdir, ino);
         let work = || {
             self.caller(request)?;
             self.overlay.read_dir(ino.0, offset, false, |entry| {
@@ -344,10 +384,8 @@ impl Filesystem for Adapter {
                 reply.add(INodeNo(entry.ino), entry.next, convert::kind(entry.kind), name)
             })
         };
-        match guarded(work) {
-            Ok(()) => reply.ok(),
-            result => answer(reply, || result, |reply, ()| reply.ok()),
-        }
+        let result = guarded(work);
+        answer(&self.overlay, begun, reply, || result, |reply, ()| reply.ok());
     }
 
     fn readdirplus(
@@ -358,6 +396,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let begun = self.begin(Op::Readdirplus, ino);
         let work = || {
             self.caller(request)?;
             self.overlay.read_dir(ino.0, offset, true, |entry| {
@@ -367,19 +406,19 @@ impl Filesystem for Adapter {
                 reply.add(INodeNo(entry.ino), entry.next, name, &timeout, &attr, GENERATION)
             })
         };
-        match guarded(work) {
-            Ok(()) => reply.ok(),
-            result => answer(reply, || result, |reply, ()| reply.ok()),
-        }
+        let result = guarded(work);
+        answer(&self.overlay, begun, reply, || result, |reply, ()| reply.ok());
     }
 
     fn fsyncdir(&self, _request: &Request, ino: INodeNo, _dir: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        let begun = self.begin(Op::Fsyncdir, ino);
         let overlay = Arc::clone(&self.overlay);
-        self.pool.run(move || answer(reply, || overlay.fsync_dir(ino.0), send_empty));
+        self.pool.run(move || answer(&overlay, begun, reply, || overlay.fsync_dir(ino.0), send_empty));
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        answer(reply, || self.overlay.statfs(), send_statfs);
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let begun = self.begin(Op::Statfs, ino);
+        answer(&self.overlay, begun, reply, || self.overlay.statfs(), send_statfs);
     }
 
     fn setxattr(
@@ -392,8 +431,10 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let begun = self.begin(Op::Setxattr, ino);
         let (name, value) = (name.to_owned(), value.to_vec());
         self.dispatch(
+            begun,
             request,
             is_slow!(self, ino),
             reply,
@@ -403,20 +444,24 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let begun = self.begin(Op::Getxattr, ino);
         let work = || {
             self.caller(request)?;
             self.overlay.getxattr(ino.0, name.as_bytes())
         };
-        answer(reply, work, send_xattr(size));
+        answer(&self.overlay, begun, reply, work, send_xattr(size));
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        answer(reply, || self.overlay.listxattr(ino.0, self.caller(request)?), send_xattr(size));
+        let begun = self.begin(Op::Listxattr, ino);
+        answer(&self.overlay, begun, reply, || self.overlay.listxattr(ino.0, self.caller(request)?), send_xattr(size));
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let begun = self.begin(Op::Removexattr, ino);
         let name = name.to_owned();
         self.dispatch(
+            begun,
             request,
             is_slow!(self, ino),
             reply,
@@ -436,8 +481,10 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
+        let begun = self.begin(Op::Ioctl, ino);
         let data = data.to_vec();
         self.dispatch(
+            begun,
             request,
             ioctl::changes(command) && is_slow!(self, ino),
             reply,
@@ -449,23 +496,27 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         file: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let begun = self.begin(Op::Fallocate, ino);
         let (overlay, caller) = (Arc::clone(&self.overlay), holder(request));
-        let work = move || overlay.fallocate(file.0, offset, length, mode.cast_unsigned(), caller);
-        self.pool.run(move || answer(reply, work, send_empty));
+        self.pool.run(move || {
+            let work = || overlay.fallocate(file.0, offset, length, mode.cast_unsigned(), caller);
+            answer(&overlay, begun, reply, work, send_empty);
+        });
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, file: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         if self.writeback {
             // What the kernel has gathered is a hole in our eyes. It need not ask again, and takes all for data.
-            return reply.error(fuser::Errno::ENOSYS);
+            return self.decline(Op::Lseek, ino, reply);
         }
+        let begun = self.begin(Op::Lseek, ino);
         let work = || {
             let offset = u64::try_from(offset).map_err(|_| Error::new(Errno::NXIO, "seek"))?;
             let hole = match whence {
@@ -478,7 +529,9 @@ impl Filesystem for Adapter {
                 file => self.overlay.seek(file, offset, hole),
             }
         };
-        answer(reply, work, |reply, offset| reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)));
+        answer(&self.overlay, begun, reply, work, |reply, offset| {
+            reply.offset(i64::try_from(offset).unwrap_or(i64::MAX))
+        });
     }
 
     fn copy_file_range(
@@ -487,29 +540,32 @@ impl Filesystem for Adapter {
         _from_ino: INodeNo,
         from: FileHandle,
         from_offset: u64,
-        _to_ino: INodeNo,
+        to_ino: INodeNo,
         to: FileHandle,
         to_offset: u64,
         len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let begun = self.begin(Op::CopyFileRange, to_ino);
         let (overlay, caller) = (Arc::clone(&self.overlay), holder(request));
         // The reply has 32 bits for what was copied.
         let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(usize::MAX);
-        let work = move || overlay.copy_range(from.0, from_offset, to.0, to_offset, len, caller);
-        self.pool.run(move || answer(reply, work, send_written));
+        self.pool.run(move || {
+            let work = || overlay.copy_range(from.0, from_offset, to.0, to_offset, len, caller);
+            answer(&overlay, begun, reply, work, send_written);
+        });
     }
 
-    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+    fn access(&self, _request: &Request, ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
         // The kernel checks permissions by itself.
-        reply.error(fuser::Errno::ENOSYS);
+        self.decline(Op::Access, ino, reply);
     }
 
     fn poll(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _file: FileHandle,
         _notifier: PollNotifier,
         _events: PollEvents,
@@ -517,6 +573,6 @@ impl Filesystem for Adapter {
         reply: ReplyPoll,
     ) {
         // Files and directories are always ready; the kernel need not ask again.
-        reply.error(fuser::Errno::ENOSYS);
+        self.decline(Op::Poll, ino, reply);
     }
 }

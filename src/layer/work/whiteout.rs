@@ -60,8 +60,13 @@ impl WorkDir {
                 self.mark_directory(dir)?;
                 self.stage_whiteout()?.commit(dir, name, RenameFlags::NOREPLACE)?;
             }
-            WhiteoutStyle::DotFile => return make_dot_file(dir, name),
+            WhiteoutStyle::DotFile => {
+                let is_new = make_dot_file(dir, name)?;
+                self.whiteouts.add(is_new.into());
+                return Ok(is_new);
+            }
         }
+        self.whiteouts.add(1);
         Ok(true)
     }
 
@@ -79,10 +84,10 @@ impl WorkDir {
     pub fn replace_with_whiteout(&self, dir: BorrowedFd<'_>, name: &[u8], is_dir: bool) -> Result<()> {
         let flags = if is_dir { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
         match self.style {
-            WhiteoutStyle::Device => self.stage_whiteout()?.commit(dir, name, flags),
+            WhiteoutStyle::Device => self.stage_whiteout()?.commit(dir, name, flags)?,
             WhiteoutStyle::Xattr => {
                 self.mark_directory(dir)?;
-                self.stage_whiteout()?.commit(dir, name, flags)
+                self.stage_whiteout()?.commit(dir, name, flags)?;
             }
             WhiteoutStyle::DotFile => {
                 let is_new = make_dot_file(dir, name)?;
@@ -90,9 +95,11 @@ impl WorkDir {
                     if is_new {
                         self.take_whiteout_back(dir, name);
                     }
-                })
+                })?;
             }
         }
+        self.whiteouts.add(1);
+        Ok(())
     }
 
     /// Prepares `dir` for a whiteout that is moved into it.

@@ -71,7 +71,7 @@ fn repeated_questions_are_answered_from_the_caches() {
     assert!(caches.attrs.counter().hits() > hits.0);
     assert!(caches.names.counter().hits() >= hits.1 + 10);
     assert_eq!(caches.listings.counter.hits(), hits.2 + 2);
-    assert!(bed.overlay.counters().contains("hits"), "{}", bed.overlay.counters());
+    assert!(bed.overlay.summary().contains("hits"), "{}", bed.overlay.summary());
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_name_known_to_be_missing_is_found_once_it_is_made() {
 #[test]
 fn what_is_forgotten_leaves_nothing_behind() {
     let bed = Bed::new(&LAYERS);
-    assert!(bed.overlay.counters().starts_with("1 inodes known, 0 files open"));
+    assert!(bed.overlay.summary().starts_with("1 inodes known, 0 files open"));
     bed.append("d/s/t/u", "+").unwrap();
     bed.rename("d", "x").unwrap();
     bed.unlink("x/a").unwrap();
@@ -115,7 +115,7 @@ fn what_is_forgotten_leaves_nothing_behind() {
     bed.tree();
     assert!(bed.overlay.table.len() > 5);
     bed.forget_all();
-    assert!(bed.overlay.counters().starts_with("1 inodes known, 0 files open"), "{}", bed.overlay.counters());
+    assert!(bed.overlay.summary().starts_with("1 inodes known, 0 files open"), "{}", bed.overlay.summary());
     assert!(bed.overlay.copy_ups.lock().is_empty());
     // All of it is found again.
     assert_eq!(bed.read("x/s/t/u"), "1+");

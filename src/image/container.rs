@@ -79,6 +79,10 @@ impl Held {
             if let Some(container) = &self.container {
                 fs::flock(container, FlockOperation::Unlock)?;
             }
+            // Whoever has removed the store meanwhile does not want it made again.
+            if !path.join("containers").join(name).exists() {
+                return Ok(false);
+            }
             let store = Store::open(path)?;
             let lock = store.lock_loudly()?;
             store.remove_container(name, &lock)

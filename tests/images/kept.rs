@@ -60,6 +60,14 @@ fn a_mount_that_fails_leaves_no_container() {
     }
 }
 
+#[test]
+fn a_store_that_is_removed_under_a_mount_is_not_made_again() {
+    needs_root!();
+    let bed = Bed::new(build);
+    bed.mounted("base", &["--ephemeral"], |_| fs::remove_dir_all(bed.path("store")).unwrap());
+    assert!(!bed.path("store").exists());
+}
+
 /// Kills the command after each of some times; what is left is whole.
 fn killed(bed: &Bed, args: &[&str]) {
     for wait in [1, 3, 8, 20, 40, 70, 100, 150] {

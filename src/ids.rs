@@ -1,8 +1,8 @@
 //! Whose files are to whom: ids of the layers shifted to those that the mount shows, and back.
 //!
 //! A map is written as containers/storage writes it, `STORED:SHOWN:COUNT` again and again with colons between. What it does not
-//! name shows as the overflow id, can be given to nobody, and makes no files: the rules of mounts with shifted ids
-//! (`mount_setattr(2)`).
+//! name shows as the overflow id and can be given to nobody, as on mounts with shifted ids (`mount_setattr(2)`). Who is not named
+//! makes files of the overflow id, where such mounts have `EOVERFLOW`.
 
 use crate::acl;
 use crate::attr::Attr;
@@ -129,6 +129,12 @@ impl Ids {
     /// What is stored for a group; `None` for one that no file can belong to.
     pub fn stored_gid(&self, gid: u32) -> Option<u32> {
         self.squash.1.or_else(|| self.gids.stored(gid))
+    }
+
+    /// Whose a file is that this caller makes, as it is stored: nobody's where he is not mapped. Engines make files so in a tree
+    /// with shifted ids before they give them away.
+    pub fn maker(&self, uid: u32, gid: u32) -> (u32, u32) {
+        (self.stored_uid(uid).unwrap_or(self.overflow.0), self.stored_gid(gid).unwrap_or(self.overflow.1))
     }
 
     /// What is shown for the value of an attribute.

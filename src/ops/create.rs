@@ -199,10 +199,7 @@ impl Overlay {
 
     /// Whose a new file becomes.
     fn creds_of(&self, caller: Caller, umask: u32) -> Result<Creds> {
-        // As on mounts with shifted ids: it would be nobody's.
-        let unmapped = Error::new(Errno::OVERFLOW, "make a file of a user or group that is not mapped");
-        let ids = self.ids.stored_uid(caller.uid).zip(self.ids.stored_gid(caller.gid));
-        let (uid, gid) = ids.ok_or(unmapped)?;
+        let (uid, gid) = self.ids.maker(caller.uid, caller.gid);
         if !self.may_chown && uid != self.owner().0 && self.upper_key().is_none() {
             return Err(Error::new(Errno::PERM, "make a file of another user"));
         }

@@ -265,7 +265,7 @@ fn mapped_owners_are_shown_and_stored() {
 }
 
 #[test]
-fn who_is_not_mapped_is_given_nothing_and_makes_nothing() {
+fn who_is_not_mapped_is_given_nothing_and_makes_what_is_nobodys() {
     let bed = Bed::with(&[KEPT], |config| {
         keep(config);
         shift(config);
@@ -274,9 +274,10 @@ fn who_is_not_mapped_is_given_nothing_and_makes_nothing() {
         assert_eq!(errno(bed.setattr("f", SetAttr { uid, gid, ..SetAttr::default() })), Errno::INVAL);
     }
     assert_eq!(bed.upper(), [""; 0], "nothing is copied up for that");
-    for (uid, gid) in [(0, 200_000), (100_000, 0)] {
+    for (name, uid, gid, stored) in [("one", 0, 200_000, "65534:0:0755:dir"), ("two", 100_000, 0, "0:65534:0755:dir")] {
         let caller = Caller { uid, gid, pid: 0 };
-        assert_eq!(errno(bed.overlay.mkdir(bed.ino(""), b"new", 0o755, 0, caller)), Errno::OVERFLOW);
+        bed.overlay.mkdir(bed.ino(""), name.as_bytes(), 0o755, 0, caller).unwrap();
+        assert_eq!(kept(&bed, name), stored);
     }
     let opened = bed.overlay.open_file(bed.ino("f"), OFlags::RDONLY, Caller { uid: 0, gid: 0, pid: 0 }).unwrap();
     bed.overlay.release(opened.file).unwrap();

@@ -584,14 +584,16 @@ impl Mounted {
         let mut command = Command::new(program);
         command.arg("-f").arg("-o").arg(options).arg(self.path(""));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        if let Some(limit) = self.setup.limit {
-            let limits = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-            unsafe {
-                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) {
+        let limits = self.setup.limit.map(|limit| libc::rlimit { rlim_cur: limit, rlim_max: limit });
+        unsafe {
+            command.pre_exec(move || {
+                // A shell has what it runs in the background ignore it.
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                match limits.map_or(0, |limits| libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits)) {
                     0 => Ok(()),
                     _ => Err(io::Error::last_os_error()),
-                });
-            }
+                }
+            });
         }
         let mut daemon = command.spawn().unwrap();
         let start = Instant::now();

@@ -661,6 +661,7 @@ fn users_mount_through_fusermount() {
         set -e
         mknod fuse c 10 229; chmod 666 fuse; mount --bind fuse /dev/fuse
         cp "$0" plyfs; chown -R 65534:65534 .
+        export TMPDIR=$PWD # for the control socket
         as_user() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
         as_user ./plyfs -o lowerdir=a:b,upperdir=u,workdir=w,fsname=x\\,y m
         as_user sh -c 'echo new >m/new; rm m/a; ls m'

@@ -195,14 +195,14 @@ impl Attrs {
         self.changes.load(Ordering::SeqCst)
     }
 
-    /// Keeps attributes whose reading began at `since`, unless they may have changed since then.
+    /// Keeps attributes whose reading began at `since`, unless they may have changed since then: none are kept then.
     pub fn put(&self, ino: u64, attr: Attr, since: u64) {
         let is_current = || self.last(ino).load(Ordering::SeqCst) <= since;
         if is_current() {
             self.cache.put(ino, attr);
-            if !is_current() {
-                self.cache.remove(&ino);
-            }
+        }
+        if !is_current() {
+            self.cache.remove(&ino);
         }
     }
 
@@ -322,6 +322,11 @@ mod tests {
         assert_eq!(attrs.get(7), None);
         attrs.put(7, attr, attrs.now());
         assert_eq!(attrs.get(7), Some(attr));
+        // Of the same part.
+        let since = attrs.now();
+        attrs.remove(7 + Attrs::PARTS as u64);
+        attrs.put(7, Attr { size: 1, ..attr }, since);
+        assert_eq!(attrs.get(7), None, "nor those that were known before");
     }
 
     #[test]

@@ -505,7 +505,13 @@ impl Overlay {
 
     /// Lets go of what an inode holds that nobody knows any more.
     pub(crate) fn let_go(&self, inode: &Inode) {
-        self.drop_orphan(&mut inode.state.write());
+        let mut state = inode.state.write();
+        if is_unlinked(inode, &state) {
+            // Its number is free for another once its descriptor is closed.
+            self.touched(inode);
+        }
+        self.drop_orphan(&mut state);
+        drop(state);
         if inode.is_dir() {
             self.caches.dirs.remove(&DirKey::Upper(inode.ino));
         }

@@ -28,6 +28,19 @@ fn work_on(bed: Bed) -> Vec<String> {
 }
 
 #[test]
+fn attributes_of_what_is_gone_are_not_told_of_who_gets_its_number() {
+    let bed = Bed::new(&["g=x"]);
+    let (attr, file) = bed.create("f", rustix::fs::OFlags::WRONLY).unwrap();
+    bed.unlink("f").unwrap();
+    // With gathered writes, the kernel has times set of what has no name any more.
+    assert_eq!(bed.overlay.getattr(attr.ino).unwrap().nlink, 0);
+    assert!(bed.overlay.caches.attrs.get(attr.ino).is_some());
+    bed.overlay.release(file).unwrap();
+    bed.forget_all();
+    assert_eq!(bed.overlay.caches.attrs.get(attr.ino), None);
+}
+
+#[test]
 fn everything_works_with_caches_of_one_entry() {
     let expected = work_on(Bed::new(&LAYERS));
     for sizes in [TINY, NONE] {

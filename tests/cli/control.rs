@@ -100,7 +100,8 @@ fn a_dead_daemon_is_told_and_its_socket_removed() {
     kill(daemon, Signal::KILL);
     wait_until("the daemon is dead", || bed.daemon().is_none());
     assert_eq!(bed.sockets().len(), 1);
-    assert_eq!(bed.row().unwrap()["state"], "dead: plyfs umount takes it away");
+    // The kernel closes what a process had open after the process is no longer seen.
+    wait_until("the mount is told to be dead", || bed.row().unwrap()["state"] == "dead: plyfs umount takes it away");
     assert_eq!(bed.sockets(), Vec::<PathBuf>::new());
     bed.told(&["umount", "m"]);
     assert_eq!(bed.row(), None);

@@ -14,7 +14,10 @@ use crate::overlay::{Caller, Overlay};
 use super::super::tests::Layers;
 use super::{Finding, check};
 
-const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
+/// Who runs the tests, who need not be root.
+fn caller() -> Caller {
+    Caller { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw(), pid: 0 }
+}
 
 /// An upper with a copied-up file and hard link, a renamed directory, whiteouts and a new directory.
 fn used() -> Layers {
@@ -27,8 +30,8 @@ fn used() -> Layers {
     let overlay = Overlay::open(&layers.config).unwrap();
     let find = |dir, name: &str| overlay.lookup(dir, name.as_bytes()).unwrap().unwrap().ino;
     let write = |ino| {
-        let file = overlay.open_file(ino, OFlags::WRONLY, CALLER).unwrap().file;
-        overlay.write(file, 0, b"UPPER", true, CALLER).unwrap();
+        let file = overlay.open_file(ino, OFlags::WRONLY, caller()).unwrap().file;
+        overlay.write(file, 0, b"UPPER", true, caller()).unwrap();
         overlay.release(file).unwrap();
     };
     let dir = find(ROOT, "dir");
@@ -36,7 +39,7 @@ fn used() -> Layers {
     write(find(ROOT, "one"));
     overlay.unlink(dir, b"gone").unwrap();
     overlay.rename(ROOT, b"old", ROOT, b"new", rustix::fs::RenameFlags::empty()).unwrap();
-    overlay.mkdir(ROOT, b"made", 0o755, 0, CALLER).unwrap();
+    overlay.mkdir(ROOT, b"made", 0o755, 0, caller()).unwrap();
     overlay.close();
     layers
 }

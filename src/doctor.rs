@@ -16,7 +16,7 @@ use rustix::thread::UnshareFlags;
 use serde::Serialize;
 
 use crate::error::{Context, Errno, Error, Result};
-use crate::mount::{helper, source_of, umount};
+use crate::mount::{helper, reason, source_of, umount};
 use crate::run::unprivileged::subordinate;
 use crate::sys::mount::fork;
 use crate::sys::namespace::leave;
@@ -97,9 +97,9 @@ fn device(is_root: bool) -> Check {
         Ok(_) => Check::ok(name, "opens"),
         // fusermount3 opens it by itself.
         Err(errno @ Errno::ACCESS) if !is_root => {
-            Check::lacking(name, words(errno), "as root: chmod 666 /dev/fuse; without, fusermount3 has to open it")
+            Check::lacking(name, reason(errno), "as root: chmod 666 /dev/fuse; without, fusermount3 has to open it")
         }
-        Err(errno) => Check::broken(name, words(errno), "as root: modprobe fuse; in a container, hand the device in"),
+        Err(errno) => Check::broken(name, reason(errno), "as root: modprobe fuse; in a container, hand the device in"),
     }
 }
 
@@ -107,7 +107,7 @@ fn fusermount() -> Check {
     let name = "fusermount3";
     match helper() {
         Some(Ok(version)) => Check::ok(name, version),
-        Some(Err(reason)) => Check::lacking(name, reason, "install the package fuse3 anew"),
+        Some(Err(why)) => Check::lacking(name, why, "install the package fuse3 anew"),
         None => Check::lacking(name, "is not there", "users mount by it: install the package fuse3"),
     }
 }
@@ -211,12 +211,6 @@ fn use_mount(dir: &Path) -> io::Result<()> {
         return Err(io::Error::other("what was written is not read"));
     }
     fs::remove_file(dir.join("renamed/file"))
-}
-
-/// What an errno means.
-fn words(errno: Errno) -> String {
-    let text = io::Error::from(errno).to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// A directory that is removed with what it holds.

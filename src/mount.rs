@@ -32,7 +32,7 @@ use crate::running;
 use crate::sys::creds::is_privileged;
 use crate::sys::mount::Inherited;
 
-pub use self::failure::Failure;
+pub use self::failure::{Failure, reason};
 pub use self::fusermount::version as helper;
 pub use self::umount::{covering, source_of, umount};
 
@@ -110,7 +110,9 @@ fn serve(request: &Request, caller: Option<(&Caller, Inherited)>) -> Result<(), 
     }
     let watcher = request.mount.auto_unmount.then(|| Watcher::start(&mounted.0)).transpose()?;
     let no_thread = |error| Failure::new(format!("cannot start a thread: {error}"));
-    running::look_from_here().map_err(no_thread)?;
+    if request.mount.landlock {
+        running::look_from_here().map_err(no_thread)?;
+    }
     let result = thread::scope(|scope| {
         let (started, begun) = mpsc::channel();
         let (overlay, options) = (&overlay, &request.mount);
@@ -148,18 +150,19 @@ fn serve_requests(
     options: &MountOptions,
     started: &mpsc::Sender<Arc<Agreement>>,
 ) -> Result<(), Failure> {
-    let mut is_open = Some("landlock=0 is given".to_owned());
-    if options.landlock {
+    let closed = if options.landlock {
         let (read, written) = overlay.dirs();
-        is_open = confine::close_into(&read, &written).err();
-        match &is_open {
-            None => log::info!("closed into the layers by Landlock"),
-            Some(reason) => log::info!("not closed into the layers: {reason}"),
-        }
+        confine::close_into(&read, &written)
+    } else {
+        Err("landlock=0 is given".to_owned())
+    };
+    match &closed {
+        Ok(()) => log::info!("closed into the layers by Landlock"),
+        Err(reason) => log::info!("not closed into the layers: {reason}"),
     }
     let session = Session::start(device, Arc::clone(overlay), &settings(options))?;
     let agreement = session.agreement();
-    if let Some(reason) = is_open {
+    if let Err(reason) = closed {
         agreement.leave("landlock", reason);
     }
     // Who waits for it has gone if it is not heard.

@@ -60,7 +60,7 @@ fn parse_line(line: &[u8]) -> Option<Entry> {
 }
 
 /// Puts the characters back that the list of mounts writes as `\` and three octal digits.
-fn unescape(field: &[u8]) -> OsString {
+pub fn unescape(field: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {

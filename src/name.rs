@@ -1,4 +1,4 @@
-//! Names of directory entries: validated bytes, never UTF-8.
+//! Names of directory entries: validated bytes, never UTF-8. And how bytes are shown to people.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +47,19 @@ impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.0.escape_ascii())
     }
+}
+
+/// A path or a name on one line, as it is where that is possible.
+pub fn shown(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// A text on one line: control characters are escaped.
+pub fn on_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
 }
 
 #[cfg(test)]

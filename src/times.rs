@@ -36,6 +36,11 @@ pub fn of(at: At<'_>) -> Result<Timestamps, Errno> {
     at.attr().map(|attr| exact(attr.atime, attr.mtime))
 }
 
+/// The current time, in seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
 /// Waits until what is changed has a later time than `time`, if that is but a moment ago.
 pub fn wait_until_past(time: Time) {
     /// The longest by which filesystems are behind the clock.

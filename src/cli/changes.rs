@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
@@ -17,6 +16,8 @@ use crate::image::container::ContainerRef;
 use crate::image::store::Store;
 use crate::image::store::layer::LayerRef;
 use crate::mount;
+use crate::name::shown;
+use crate::times;
 
 use super::args::{Commit, Diff};
 use super::container::{source, stack};
@@ -43,14 +44,6 @@ pub(super) fn diff(args: &[OsString]) -> Result<ExitCode, ExitCode> {
     Ok(ended(run().map(|()| ExitCode::SUCCESS)))
 }
 
-/// A path on one line, as it is where that is possible.
-fn shown(path: &[u8]) -> String {
-    match str::from_utf8(path) {
-        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
-        _ => path.escape_ascii().to_string(),
-    }
-}
-
 /// `plyfs commit`
 pub(super) fn commit(args: &[OsString]) -> Result<ExitCode, ExitCode> {
     let args = parse::<Commit>(args)?;
@@ -62,7 +55,7 @@ pub(super) fn commit(args: &[OsString]) -> Result<ExitCode, ExitCode> {
         })?;
         let used = store.layers_of(&container.container.layers)?;
         let changed = of_container(&container, &used);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = times::now();
         let options = commit::Options {
             name: args.name.clone(),
             now: args.source_date_epoch.unwrap_or(i64::try_from(now).unwrap_or(i64::MAX)),

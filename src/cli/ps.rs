@@ -8,6 +8,7 @@ use crate::control::client::{self, State};
 use crate::control::protocol::{About, Ask, Text};
 use crate::error::{Error, Result};
 use crate::mounts;
+use crate::name::on_one_line;
 
 use super::args::Ps;
 use super::image::show::json;
@@ -100,8 +101,7 @@ fn layers(about: &About) -> Vec<(&'static str, &Text)> {
 
 /// A path on one line.
 pub(super) fn escaped(path: &Text) -> String {
-    let shown = path.as_path().to_string_lossy();
-    shown.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
+    on_one_line(&path.as_path().to_string_lossy())
 }
 
 /// A point in time, to the minute.
@@ -112,18 +112,24 @@ pub(super) fn since(seconds: u64) -> String {
 
 /// A number of bytes, in three digits and a unit.
 pub(super) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "K", "M", "G", "T"];
-    let mut value = bytes as f64;
-    let mut units = UNITS.into_iter();
-    let mut unit = units.next().unwrap_or_default();
+    scaled(bytes, &["B", "K", "M", "G", "T"], 1024.0, 1000.0)
+}
+
+/// A number in the first unit in which it is below `most`; each is `step` times the one before.
+pub(super) fn scaled(number: u64, units: &[&str], step: f64, most: f64) -> String {
+    let mut value = number as f64;
+    let mut units = units.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    let mut is_first = true;
     for larger in units {
-        if value < 1000.0 {
+        if value < most {
             break;
         }
-        value /= 1024.0;
-        unit = larger;
+        value /= step;
+        (unit, is_first) = (larger, false);
     }
-    if value < 9.95 && unit != "B" { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
+    let digits = usize::from(value < 9.95 && !is_first);
+    format!("{value:.digits$}{unit}")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::error::Result;
 use super::args::Stats as Args;
 use super::image::show::json;
 use super::print;
-use super::ps::{bytes, escaped, since};
+use super::ps::{bytes, escaped, scaled, since};
 
 /// Prints them.
 ///
@@ -90,18 +90,7 @@ fn hit_rate(cache: &CacheStats) -> Option<f64> {
 
 /// A time in nanoseconds, in three digits and a unit.
 fn duration(nanoseconds: u64) -> String {
-    const UNITS: [&str; 4] = ["ns", "us", "ms", "s"];
-    let mut value = nanoseconds as f64;
-    let mut units = UNITS.into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    for larger in units {
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        unit = larger;
-    }
-    if value < 9.95 && unit != "ns" { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
+    scaled(nanoseconds, &["ns", "us", "ms", "s"], 1000.0, 999.5)
 }
 
 /// Words on lines that are not too long, under one label.

@@ -12,7 +12,7 @@ use crate::error::{Errno, Error, Result};
 /// Where sockets of this user may be; a daemon takes the first that it can use.
 pub(super) fn own() -> Vec<PathBuf> {
     let user = geteuid();
-    let mut places = Vec::new();
+    let mut places: Vec<PathBuf> = Vec::new();
     if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
         // Who has become another user may still have that one's.
         && dir.is_absolute()
@@ -23,15 +23,12 @@ pub(super) fn own() -> Vec<PathBuf> {
     if user.is_root() {
         places.push("/run/plyfs".into());
     }
-    places.push(format!("/run/user/{}/plyfs", user.as_raw()).into());
+    // Which may be the first as well.
+    let usual = PathBuf::from(format!("/run/user/{}/plyfs", user.as_raw()));
+    if !places.contains(&usual) {
+        places.push(usual);
+    }
     places.push(std::env::temp_dir().join(format!("plyfs-{}", user.as_raw())));
-    let mut seen = Vec::new();
-    places.retain(|place| {
-        !seen.contains(place) && {
-            seen.push(place.clone());
-            true
-        }
-    });
     places
 }
 

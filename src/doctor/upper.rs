@@ -9,9 +9,10 @@ use rustix::fs::{
 };
 
 use crate::error::{Errno, Error, Result};
+use crate::mount::reason;
 use crate::sys::handle::name_to_handle;
 
-use super::{Check, words};
+use super::Check;
 
 /// Tries it in the directory `dir`.
 ///
@@ -38,13 +39,13 @@ fn xattrs(file: &Path) -> Vec<Check> {
     vec![
         match trusted {
             Ok(()) => Check::ok(name_trusted, "can be set"),
-            Err(errno) if user.is_ok() => Check::lacking(name_trusted, words(errno), hint),
-            Err(errno) => Check::broken(name_trusted, words(errno), no_marks),
+            Err(errno) if user.is_ok() => Check::lacking(name_trusted, reason(errno), hint),
+            Err(errno) => Check::broken(name_trusted, reason(errno), no_marks),
         },
         match user {
             Ok(()) => Check::ok(name_user, "can be set"),
-            Err(errno) if trusted.is_ok() => Check::lacking(name_user, words(errno), "userxattr does not work there"),
-            Err(errno) => Check::broken(name_user, words(errno), no_marks),
+            Err(errno) if trusted.is_ok() => Check::lacking(name_user, reason(errno), "userxattr does not work there"),
+            Err(errno) => Check::broken(name_user, reason(errno), no_marks),
         },
     ]
 }
@@ -54,7 +55,7 @@ fn whiteout(dir: &Path) -> Check {
     match mknodat(CWD, dir.join("whiteout"), FileType::CharacterDevice, Mode::empty(), 0) {
         Ok(()) => Check::ok(name, "can be made"),
         Err(errno) => {
-            Check::lacking(name, words(errno), "whiteouts are xattrs or files instead; the kernel reads no such ones")
+            Check::lacking(name, reason(errno), "whiteouts are xattrs or files instead; the kernel reads no such ones")
         }
     }
 }
@@ -71,11 +72,11 @@ fn renames(dir: &Path) -> Result<Check> {
         Ok(()) => match rename(&third, &one, RenameFlags::WHITEOUT) {
             Ok(()) => Check::ok(name, "exchange, noreplace and whiteout work"),
             Err(errno) => {
-                let what = format!("exchange and noreplace work, whiteout does not: {}", words(errno));
+                let what = format!("exchange and noreplace work, whiteout does not: {}", reason(errno));
                 Check::lacking(name, what, "plyfs needs none; the kernel's overlayfs does")
             }
         },
-        Err(errno) => Check::broken(name, words(errno), hint),
+        Err(errno) => Check::broken(name, reason(errno), hint),
     })
 }
 
@@ -84,7 +85,7 @@ fn temporary(dir: &Path) -> Check {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     match openat(CWD, dir, flags, Mode::RUSR | Mode::WUSR) {
         Ok(_) => Check::ok(name, "works"),
-        Err(errno) => Check::lacking(name, words(errno), "plyfs needs none; the kernel's overlayfs does"),
+        Err(errno) => Check::lacking(name, reason(errno), "plyfs needs none; the kernel's overlayfs does"),
     }
 }
 
@@ -94,7 +95,7 @@ fn reflink(dir: &Path, file: &Path) -> Result<Check> {
     Ok(match ioctl_ficlone(&copy, &source) {
         Ok(()) => Check::ok(name, "copying up within the filesystem copies no data"),
         Err(errno) => {
-            Check::lacking(name, words(errno), "copying up copies the data: btrfs, or XFS with reflink=1, would not")
+            Check::lacking(name, reason(errno), "copying up copies the data: btrfs, or XFS with reflink=1, would not")
         }
     })
 }
@@ -104,6 +105,6 @@ fn handles(dir: &Path) -> Check {
     let handle = fs::File::open(dir).map_err(|_| Errno::IO).and_then(|dir| name_to_handle(dir.as_fd(), b"file"));
     match handle {
         Ok(_) => Check::ok(name, "can be made"),
-        Err(errno) => Check::lacking(name, words(errno), "origins are inode numbers instead: of no use to the kernel"),
+        Err(errno) => Check::lacking(name, reason(errno), "origins are inode numbers instead: of no use to the kernel"),
     }
 }

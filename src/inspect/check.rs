@@ -8,7 +8,6 @@ mod tests;
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +25,8 @@ use crate::inode::numbers::ROOT;
 use crate::layer::marks::{Dialect, Mark, Marks, Metacopy, Opaque};
 use crate::layer::origin::Origin;
 use crate::layer::work::lock;
-use crate::name::Name;
+use crate::mounts;
+use crate::name::{Name, shown};
 use crate::overlay::Overlay;
 use crate::sys::creds::is_privileged;
 
@@ -260,7 +260,7 @@ fn kernel_uses(upper: &Path) -> Result<bool> {
             return false;
         };
         let value = value.split(|byte| *byte == b',').next().unwrap_or_default();
-        same(PathBuf::from(std::ffi::OsStr::from_bytes(&unescaped(value))))
+        same(PathBuf::from(mounts::unescape(value)))
     }))
 }
 
@@ -268,23 +268,6 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-/// The list of mounts writes some characters as `\` and three octal digits.
-fn unescaped(value: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| byte == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(code.unwrap_or(byte));
-        rest = if code.is_some() { after.get(3..).unwrap_or_default() } else { after };
-    }
-    plain
-}
-
 fn show(path: &[u8]) -> String {
-    match str::from_utf8(path) {
-        Ok("") => "/".to_owned(),
-        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
-        _ => path.escape_ascii().to_string(),
-    }
+    if path.is_empty() { "/".to_owned() } else { shown(path) }
 }

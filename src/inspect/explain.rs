@@ -17,7 +17,7 @@ use crate::inode::numbers::ROOT;
 use crate::inode::{DataAt, Inode, Lower};
 use crate::layer::{LayerId, LowerDir};
 use crate::merge::{Probe, Step};
-use crate::name::Name;
+use crate::name::{Name, shown};
 use crate::overlay::Overlay;
 use crate::resolve::{Found, Trace, UpperProbe};
 
@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
             return "/".to_owned();
         }
         let names = self.names.iter().take(count);
-        names.map(|name| format!("/{}", show(name.as_bytes()))).collect()
+        names.map(|name| format!("/{}", shown(name.as_bytes()))).collect()
     }
 
     /// The directory that holds the last name, and the name; none for the root.
@@ -245,7 +245,7 @@ impl<'a> Walk<'a> {
     fn target(&self) -> Result<Option<String>> {
         let Some((parent, name)) = self.place() else { return Ok(None) };
         let Some((inode, _)) = self.overlay.look_up(parent, name)? else { return Ok(None) };
-        Ok(Some(show(&self.overlay.readlink(inode.ino)?)))
+        Ok(Some(shown(&self.overlay.readlink(inode.ino)?)))
     }
 
     /// Where the data of what is shown really is.
@@ -345,12 +345,4 @@ fn lower(id: LayerId) -> String {
 
 fn join(path: &Path, names: &[Name]) -> PathBuf {
     names.iter().fold(path.to_owned(), |path, name| path.join(OsStr::from_bytes(name.as_bytes())))
-}
-
-/// Bytes on one line, as they are where that is possible.
-fn show(bytes: &[u8]) -> String {
-    match str::from_utf8(bytes) {
-        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
-        _ => bytes.escape_ascii().to_string(),
-    }
 }

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{geteuid, getpid};
 
 use crate::config::{Config, RedirectDir, WhiteoutStyle};
 use crate::control::protocol::{About, Text};
 use crate::overlay::Overlay;
+use crate::sys::creds::status_field;
+use crate::times;
 
 use super::Request;
 use super::kernel::{self, Mounted};
@@ -45,7 +46,7 @@ pub(super) fn about(request: &Request, layers: Layers, mounted: &Mounted, overla
         mountpoint: mounted.path().into(),
         source: kernel::source(&request.mount).to_owned().into(),
         device: mounted.device().unwrap_or_default(),
-        since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        since: times::now(),
         upper: layers.upper,
         work: layers.work,
         lowers: layers.lowers,
@@ -90,8 +91,7 @@ fn options(config: &Config, overlay: &Overlay) -> Vec<String> {
 
 /// Memory of this process, in bytes.
 fn memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let field = status_field("self", "VmRSS:");
     let kib = field.and_then(|field| field.split_ascii_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
 }

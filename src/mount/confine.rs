@@ -11,6 +11,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
     RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
+use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, remove_capability_from_bounding_set,
     set_capabilities, set_no_new_privs,
@@ -21,7 +22,7 @@ use crate::error::Errno;
 /// The newest rules that are asked for; the kernel takes those of them that it knows.
 const RULES: ABI = ABI::V6;
 /// What is opened beside the layers, where it is there: whose a request is, and what keeps processors awake.
-const READ: [&str; 1] = ["/proc"];
+const READ: &str = "/proc";
 const WRITTEN: [&str; 2] = ["/dev/fuse", "/dev/cpu_dma_latency"];
 
 /// What serving takes where root mounts, and what each is for.
@@ -92,9 +93,7 @@ fn restrict(read: &[BorrowedFd<'_>], written: &[BorrowedFd<'_>]) -> Result<Restr
     let rules = Ruleset::default().set_compatibility(CompatLevel::SoftRequirement).handle_access(AccessFs::Refer)?;
     let rules = rules.set_compatibility(CompatLevel::BestEffort).handle_access(all)?;
     let mut rules = rules.handle_access(AccessNet::from_all(RULES))?.scope(Scope::from_all(RULES))?.create()?;
-    for path in READ {
-        rules = add(rules, path, AccessFs::ReadFile | AccessFs::ReadDir)?;
-    }
+    rules = add(rules, READ, AccessFs::ReadFile | AccessFs::ReadDir)?;
     for path in WRITTEN {
         rules = add(rules, path, AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev)?;
     }
@@ -111,7 +110,7 @@ fn restrict(read: &[BorrowedFd<'_>], written: &[BorrowedFd<'_>]) -> Result<Restr
 /// Allows what is at a path, if it is there.
 fn add<T: RulesetCreatedAttr>(rules: T, path: &str, access: BitFlags<AccessFs>) -> Result<T, RulesetError> {
     // Only named, so that no right to it is needed.
-    match rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()) {
+    match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         Ok(fd) => rules.add_rule(PathBeneath::new(File::from(fd), access)),
         Err(_) => Ok(rules),
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Errno, Error};
+use crate::name::on_one_line;
 
 /// One line that tells an option or a path, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,12 +13,7 @@ pub struct Failure(String);
 impl Failure {
     /// A failure in these words.
     pub fn new(line: impl Into<String>) -> Self {
-        let mut line: String = line.into();
-        if line.contains(char::is_control) {
-            line =
-                line.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect();
-        }
-        Self(line)
+        Self(on_one_line(&line.into()))
     }
 
     /// A failure on `path`, which is `what`.
@@ -27,7 +23,7 @@ impl Failure {
 }
 
 /// What an errno means, without its number.
-pub(super) fn reason(errno: Errno) -> String {
+pub fn reason(errno: Errno) -> String {
     without_number(&std::io::Error::from(errno).to_string())
 }
 

@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::overlay::Overlay;
+use crate::sys::creds::status_field;
 
 use super::kernel::Mounted;
 
@@ -34,9 +35,7 @@ fn bit(signal: c_int) -> u32 {
 
 /// The set of signals that this process ignores.
 fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+    status_field("self", "SigIgn:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Acts on signals from now on, on a thread of its own, which has its name when this returns.

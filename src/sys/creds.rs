@@ -155,7 +155,8 @@ fn in_first_namespace() -> bool {
     rustix::fs::readlink("/proc/self/ns/user", Vec::new()).is_ok_and(|link| link.as_bytes() == FIRST)
 }
 
-fn status_field(process: &str, field: &str) -> Option<String> {
+/// A field of `/proc/PROCESS/status`, after its colon; `None` where there is no such process or field.
+pub fn status_field(process: &str, field: &str) -> Option<String> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix(field)).map(str::to_owned)
 }

@@ -7,9 +7,7 @@ use super::*;
 /// Runs a script where the layers are, in a mount namespace; `$0` is plyfs. What it says on standard output, or `None` if the
 /// machine lacks what it takes.
 fn script(bed: &Bed, text: &str) -> Option<String> {
-    let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "slave", "bash", "-c", text, PLYFS]).current_dir(bed.dir.path());
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = bed.unshared(&["-m"], "bash", text).stdin(Stdio::null()).output().unwrap();
     let told = said(&output);
     if let Some(line) = told.lines().find(|line| line.contains("SKIPPED: ")) {
         skip(line);
@@ -217,9 +215,7 @@ fn a_user_namespace_writes_marks_that_it_may_write() {
     let text = "set -e; \"$0\" -o lowerdir=a:b,upperdir=u,workdir=w,allow_other m; rm m/b; mkdir m/d; echo x >>m/a
                 stat -c '%t:%T %F' u/b; getfattr -d -m - u/a 2>/dev/null | grep -o '^user.overlay.origin' || true
                 umount m";
-    let mut command = Command::new("unshare");
-    command.args(["-Urm", "--propagation", "slave", "sh", "-c", text, PLYFS]).current_dir(bed.dir.path());
-    let output = command.output().unwrap();
+    let output = bed.unshared(&["-Urm"], "sh", text).output().unwrap();
     let told = said(&output);
     if told.starts_with("unshare:") {
         return skip(&told);

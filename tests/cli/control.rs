@@ -191,8 +191,7 @@ fn a_mount_is_one_without_a_socket() {
         "$0" umount m
     "#;
     fs::create_dir(bed.path("run")).unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["-Urm", "--propagation", "slave", "sh", "-c", script, PLYFS]).current_dir(bed.dir.path());
+    let mut command = bed.unshared(&["-Urm"], "sh", script);
     let output = command.env("XDG_RUNTIME_DIR", bed.path("run")).output().unwrap();
     if said(&output).starts_with("unshare:") {
         return skip(&said(&output));

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::fs::{XattrFlags, lsetxattr};
 use rustix::process::geteuid;
 
-use super::{Bed, PLYFS, names, needs_root, said, skip};
+use super::{Bed, names, needs_root, said, skip};
 
 /// What a command that succeeds prints.
 #[track_caller]
@@ -87,11 +87,7 @@ fn a_machine_that_cannot_mount_is_told_with_exit_code_1() {
     needs_root!();
     let bed = Bed::new();
     let script = "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && exec \"$0\" doctor u";
-    let output = Command::new("unshare")
-        .args(["-m", "--propagation", "slave", "sh", "-c", script, PLYFS])
-        .current_dir(bed.path(""))
-        .output()
-        .unwrap();
+    let output = bed.unshared(&["-m"], "sh", script).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("BROKEN   /dev/fuse") && text.contains("BROKEN   mounting"), "{text}");

@@ -54,6 +54,13 @@ impl Bed {
         self.dir.path().join(name)
     }
 
+    /// A script where the layers are, in namespaces of its own; `$0` is plyfs.
+    fn unshared(&self, flags: &[&str], shell: &str, script: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(flags).args(["--propagation", "slave", shell, "-c", script, PLYFS]).current_dir(self.dir.path());
+        command
+    }
+
     /// plyfs, to be run where the layers are.
     fn plyfs(&self) -> Command {
         let mut command = Command::new(PLYFS);
@@ -249,11 +256,7 @@ fn without_the_device_it_says_so() {
     needs_root!();
     let bed = Bed::new();
     let script = "mount -t tmpfs none /dev && exec \"$0\" -f -o lowerdir=a m";
-    let output = Command::new("unshare")
-        .args(["-m", "--propagation", "slave", "sh", "-c", script, PLYFS])
-        .current_dir(bed.dir.path())
-        .output()
-        .unwrap();
+    let output = bed.unshared(&["-m"], "sh", script).output().unwrap();
     assert_eq!(
         (said(&output).as_str(), output.status.code()),
         (
@@ -493,11 +496,7 @@ fn mount_8_finds_it() {
         mount --fstab "$PWD/fstab" "$PWD/m"
         ls m; umount m
     "#;
-    let mut command = Command::new("unshare");
-    command
-        .args(["-mpf", "--mount-proc", "--kill-child", "--propagation", "slave", "sh", "-c", script, PLYFS])
-        .current_dir(bed.dir.path());
-    let output = command.output().unwrap();
+    let output = bed.unshared(&["-mpf", "--mount-proc", "--kill-child"], "sh", script).output().unwrap();
     if said(&output).contains("you might need a /sbin/mount.<type> helper program") {
         return skip("needs mount.fuse3");
     }
@@ -642,9 +641,7 @@ fn in_a_user_namespace_it_mounts_by_itself() {
     let bed = Bed::new();
     let script = "\"$0\" -o lowerdir=a:b,upperdir=u,workdir=w,allow_other m && ls m && rm m/b && ls m && \"$0\" umount m && \
                   ls m && ls u | wc -l";
-    let mut command = Command::new("unshare");
-    command.args(["-Urm", "--propagation", "slave", "sh", "-c", script, PLYFS]).current_dir(bed.dir.path());
-    let output = command.output().unwrap();
+    let output = bed.unshared(&["-Urm"], "sh", script).output().unwrap();
     if said(&output).starts_with("unshare:") {
         return skip(&said(&output));
     }
@@ -681,11 +678,7 @@ fn users_mount_through_fusermount() {
         as_user rmdir m; as_user mkdir m
         as_user ./plyfs -o lowerdir=a,context=x m || echo refused
     "#;
-    let mut command = Command::new("unshare");
-    command
-        .args(["-mpf", "--mount-proc", "--kill-child", "--propagation", "slave", "sh", "-c", script, PLYFS])
-        .current_dir(bed.dir.path());
-    let output = command.output().unwrap();
+    let output = bed.unshared(&["-mpf", "--mount-proc", "--kill-child"], "sh", script).output().unwrap();
     let told = said(&output);
     if ["fusermount3: not found", "setpriv: not found", "no fusermount3", "failed to open /dev/fuse"]
         .iter()
